@@ -1,0 +1,140 @@
+"""Artifacts: typed receipts for finished folders in the store, and the columns of the tables.
+
+An artifact is a kind (its class) and a key (a hash of the recipe that made it), about 60 bytes. It
+is what travels between stages; the data stays in the store. `None` never stands for an empty text:
+an instruction without an input has `input == ""`.
+"""
+
+from typing import ClassVar
+
+import polars as pl
+from pydantic import Field
+
+from alpacafarm_core.values import Value
+
+Columns = dict[str, pl.DataType]
+
+TEXT, REAL, WHOLE, FLAG = pl.String(), pl.Float64(), pl.Int64(), pl.Boolean()
+IDS = pl.List(pl.Int32())
+
+
+class Artifact(Value):
+    """A receipt for one finished folder `<kind>/<key>/` in the store."""
+
+    kind: ClassVar[str]
+
+    key: str = Field(pattern=r"^[0-9a-f]{16}$", description="Hash of the recipe")
+
+    @property
+    def folder(self) -> str:
+        """Where it lies, relative to the store's root."""
+        return f"{self.kind}/{self.key}"
+
+
+class Table(Artifact):
+    """An artifact whose content is `rows.parquet` with exactly these columns, in this order."""
+
+    columns: ClassVar[Columns]
+
+
+_PROMPT: Columns = {"instruction": TEXT, "input": TEXT, "dataset": TEXT}
+_SAMPLE: Columns = {
+    **_PROMPT,
+    "output": TEXT,
+    "output_ids": IDS,
+    "tokenizer": TEXT,
+    "finish_reason": TEXT,
+    "generator": TEXT,
+    "sample_index": WHOLE,
+    "temperature": REAL,
+    "top_p": REAL,
+    "max_tokens": WHOLE,
+    "seed": WHOLE,
+}
+
+
+class Instructions(Table):
+    """Prompts: `instruction`, `input` ("" when none) and the `dataset` they come from."""
+
+    kind = "instructions"
+    columns = _PROMPT
+
+
+class Demonstrations(Table):
+    """Prompts with one answer each; `output_ids` is empty unless a policy with `tokenizer` wrote it."""
+
+    kind = "demonstrations"
+    columns = {**_PROMPT, "output": TEXT, "output_ids": IDS, "tokenizer": TEXT}
+
+
+class Candidates(Table):
+    """Answers of one policy or published model, `sample_index` counting from 0 within a prompt.
+
+    `output_ids` are the sampled tokens (the end token included when it was sampled) under the
+    tokenizer whose digest is `tokenizer`; both are empty for published text.
+    """
+
+    kind = "candidates"
+    columns = _SAMPLE
+
+
+class Scores(Table):
+    """Candidates with a judge's number each."""
+
+    kind = "scores"
+    columns = {**_SAMPLE, "score": REAL, "judge": TEXT}
+
+
+class Preferences(Table):
+    """Pairs with a label: `preference` 1 (output_1 better), 2, between for graded, null for none.
+
+    `status` is ok, tie, refused, unparsable or failed; only ok and tie carry a preference.
+    `is_switched` says the judge saw output_2 first; `is_noisy` that the label is a coin flip and no
+    judge was asked; `raw_completion` is the judge's own text in prompt order.
+    """
+
+    kind = "preferences"
+    columns = {
+        **_PROMPT,
+        "output_1": TEXT,
+        "output_2": TEXT,
+        "output_1_ids": IDS,
+        "output_2_ids": IDS,
+        "tokenizer": TEXT,
+        "generator_1": TEXT,
+        "generator_2": TEXT,
+        "annotator": TEXT,
+        "preference": REAL,
+        "status": TEXT,
+        "is_switched": FLAG,
+        "is_noisy": FLAG,
+        "raw_completion": TEXT,
+        "prompt_digest": TEXT,
+        "tokens": WHOLE,
+        "price": REAL,
+        "seconds": REAL,
+    }
+
+
+class Leaderboard(Table):
+    """One row a model; win rates, errors and coverage in percent, prices in US dollars."""
+
+    kind = "leaderboard"
+    columns = {
+        "model": TEXT,
+        "win_rate": REAL,
+        "standard_error": REAL,
+        "n_wins": WHOLE,
+        "n_wins_base": WHOLE,
+        "n_draws": WHOLE,
+        "n_total": WHOLE,
+        "avg_length": WHOLE,
+        "discrete_win_rate": REAL,
+        "coverage": REAL,
+        "win_rate_minus_sft": REAL,
+        "paired_error": REAL,
+        "utility": REAL,
+        "utility_minus_sft": REAL,
+        "utility_paired_error": REAL,
+        "price": REAL,
+    }

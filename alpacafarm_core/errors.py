@@ -1,0 +1,45 @@
+"""The errors that are ours, as a tree.
+
+Each is one line that names the thing (file, row, column, field) and the mend. The command line
+prints that line and leaves with the error's `exit_code`.
+"""
+
+
+class FarmError(Exception):
+    """Base of all errors a user can mend."""
+
+    exit_code = 1
+
+
+class BadInput(FarmError):
+    """A file, table, setting or argument that cannot be used as given."""
+
+    exit_code = 2
+
+
+class Missing(BadInput):
+    """Something asked for by name or key does not exist."""
+
+
+class Damaged(BadInput):
+    """A finished artifact no longer has the content its manifest recorded."""
+
+
+class StoreNotWritable(BadInput):
+    """The store's folder cannot be written."""
+
+
+class BudgetReached(FarmError):
+    """Spending stopped at the cap; everything bought so far is kept and a rerun goes on."""
+
+    exit_code = 3
+
+
+class JudgeFailed(FarmError):
+    """A judge gave no usable answers, or failed its self-test."""
+
+    exit_code = 4
+
+
+class TrainingFailed(FarmError):
+    """A loss or reward that is not a number, or data that cannot be learned from."""

@@ -1,0 +1,33 @@
+"""Machine: what only changes speed, read from the environment and never part of a key.
+
+Every field is set by `ALPACAFARM_<FIELD>`, for example `ALPACAFARM_MICRO_BATCH=8`.
+"""
+
+import os
+from importlib.util import find_spec
+from typing import Literal, Self
+
+from pydantic import Field
+
+from alpacafarm_core.values import Value
+
+
+class Machine(Value):
+    """Devices, precision, micro-batch and engine of the machine this process runs on."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    micro_batch: int = Field(default=32, ge=1, description="Rows per forward pass")
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    threads: int = Field(default=0, ge=0, description="0 leaves torch's own choice")
+
+    @classmethod
+    def here(cls) -> Self:
+        """The machine as the environment describes it."""
+        prefix = "ALPACAFARM_"
+        found = {name: os.environ.get(prefix + name.upper()) for name in cls.model_fields}
+        return cls.model_validate({k: v for k, v in found.items() if v})
+
+    def has_vllm(self) -> bool:
+        """Whether vLLM (either build) is installed."""
+        return find_spec("vllm") is not None

@@ -1,0 +1,56 @@
+"""Settings: what a person may choose, one class each, defaults from the papers.
+
+The same class is the form in the Prefect UI, the flags of the command line and part of the key.
+What only makes a run faster or fit is in `machine.py` and never here.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from alpacafarm_core.values import Value
+
+Scale = Literal["smoke", "small", "paper"]
+
+
+class Sampling(Value):
+    """How a policy is asked for answers."""
+
+    n: int = Field(default=1, ge=1, description="Answers per prompt")
+    temperature: float = Field(default=0.7, ge=0, description="0 is greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus kept")
+    max_tokens: int = Field(default=300, ge=1, description="Longest answer, in tokens")
+    seed: int = Field(default=0, ge=0, description="Seed of every draw")
+
+
+class Training(Value):
+    """One run of AdamW over fixed data."""
+
+    learning_rate: float = Field(default=2e-5, gt=0, description="Peak learning rate")
+    epochs: int = Field(default=3, ge=1, description="Passes over the data")
+    batch: int = Field(default=128, ge=1, description="Rows per optimiser step")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="Decay to zero after warm-up"
+    )
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="Share of steps warming up")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="Epsilon of AdamW")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay")
+    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm")
+    max_length: int = Field(default=512, ge=8, description="Tokens of prompt and response")
+    seed: int = Field(default=42, ge=0, description="Seed of order and dropout")
+
+
+class Fitting(Value):
+    """How a reward model is fitted: Bradley-Terry on the last response token."""
+
+    training: Training = Training(learning_rate=3e-6, epochs=1, batch=16)
+    held_out: int = Field(default=500, ge=0, description="Pairs kept for accuracy")
+    seed: int = Field(default=42, ge=0, description="Seed of the held-out split")
+
+
+class Rule(Value):
+    """Which rows `select` keeps."""
+
+    keep: Literal["best", "chosen"] = Field(
+        default="best", description="Top score, or preferred output"
+    )
