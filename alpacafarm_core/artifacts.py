@@ -57,14 +57,14 @@ class Instructions(Table):
     """Prompts: `instruction`, `input` ("" when none) and the `dataset` they come from."""
 
     kind = "instructions"
-    columns = _PROMPT
+    columns: ClassVar[Columns] = _PROMPT
 
 
 class Demonstrations(Table):
-    """Prompts with one answer each; `output_ids` is empty unless a policy with `tokenizer` wrote it."""
+    """Prompts with one answer each; `output_ids` is empty unless a policy wrote the answer."""
 
     kind = "demonstrations"
-    columns = {**_PROMPT, "output": TEXT, "output_ids": IDS, "tokenizer": TEXT}
+    columns: ClassVar[Columns] = {**_PROMPT, "output": TEXT, "output_ids": IDS, "tokenizer": TEXT}
 
 
 class Candidates(Table):
@@ -75,14 +75,14 @@ class Candidates(Table):
     """
 
     kind = "candidates"
-    columns = _SAMPLE
+    columns: ClassVar[Columns] = _SAMPLE
 
 
 class Scores(Table):
     """Candidates with a judge's number each."""
 
     kind = "scores"
-    columns = {**_SAMPLE, "score": REAL, "judge": TEXT}
+    columns: ClassVar[Columns] = {**_SAMPLE, "score": REAL, "judge": TEXT}
 
 
 class Preferences(Table):
@@ -94,7 +94,7 @@ class Preferences(Table):
     """
 
     kind = "preferences"
-    columns = {
+    columns: ClassVar[Columns] = {
         **_PROMPT,
         "output_1": TEXT,
         "output_2": TEXT,
@@ -120,7 +120,7 @@ class Leaderboard(Table):
     """One row a model; win rates, errors and coverage in percent, prices in US dollars."""
 
     kind = "leaderboard"
-    columns = {
+    columns: ClassVar[Columns] = {
         "model": TEXT,
         "win_rate": REAL,
         "standard_error": REAL,
