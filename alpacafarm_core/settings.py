@@ -4,7 +4,7 @@ The same class is the form in the Prefect UI, the flags of the command line and 
 What only makes a run faster or fit is in `machine.py` and never here.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -47,6 +47,13 @@ class Fitting(Value):
     held_out: int = Field(default=500, ge=0, description="Pairs kept for accuracy")
     seed: int = Field(default=42, ge=0, description="Seed of the held-out split")
 
+    @classmethod
+    def at(cls, scale: Scale) -> Self:
+        """AlpacaFarm's settings, or those of the built-in world's tiny model."""
+        if scale == "paper":
+            return cls()
+        return cls(training=Training(learning_rate=5e-4, epochs=1, batch=32, max_length=256))
+
 
 class Rule(Value):
     """Which rows `select` keeps."""
@@ -54,3 +61,9 @@ class Rule(Value):
     keep: Literal["best", "chosen"] = Field(
         default="best", description="Top score, or preferred output"
     )
+
+
+class Truth(Value):
+    """The built-in world's own utility as a judge: what nobody knows elsewhere."""
+
+    name: Literal["truth"] = "truth"

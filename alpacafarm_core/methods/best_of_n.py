@@ -1,0 +1,35 @@
+"""Best-of-n: draw n answers, keep the one the reward model likes most; AlpacaFarm, section 3.
+
+No weights change. Draws are at temperature 1, as in AlpacaFarm, so compare it with best-of-1 as
+well as with SFT at its own lower temperature.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field
+
+from alpacafarm_core.farm import Farm, Start
+from alpacafarm_core.method import Method
+from alpacafarm_core.settings import Fitting, Scale
+from alpacafarm_core.weights import BestOf, Policy
+
+
+class BestOfN(Method):
+    """Let a reward model choose among n answers."""
+
+    name: Literal["best_of_n"] = "best_of_n"
+    n: int = Field(default=16, ge=1, le=1024, description="Answers drawn per prompt")
+    temperature: float = Field(default=1.0, gt=0, description="Temperature of the draws")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus of the draws")
+    fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
+
+    @classmethod
+    def at(cls, scale: Scale) -> Self:
+        """Sixteen draws at every scale."""
+        return cls(fitting=Fitting.at(scale))
+
+    def optimise(self, farm: Farm, start: Start) -> Policy:
+        """Fit the reward model; the same policy then decodes with it."""
+        reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
+        best = BestOf(n=self.n, reward=reward, temperature=self.temperature, top_p=self.top_p)
+        return start.policy.replace(decode=best)

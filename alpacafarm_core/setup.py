@@ -1,0 +1,117 @@
+"""Setup: the world of an experiment, and where its instructions and labels come from.
+
+`Setup.scale` is the one dial: it fixes the number of rows, the length of answers and, through each
+method's `at`, the steps, together.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from alpacafarm_core.errors import Missing
+from alpacafarm_core.settings import Scale
+from alpacafarm_core.values import Value
+
+Split = Literal["sft", "preference", "unlabeled", "val", "eval"]
+
+
+class Sizes(Value):
+    """Rows of each split and the longest answer, in tokens."""
+
+    sft: int
+    preference: int
+    unlabeled: int
+    val: int
+    eval: int
+    max_tokens: int
+
+
+SIZES: dict[str, Sizes] = {
+    "smoke": Sizes(sft=96, preference=96, unlabeled=64, val=16, eval=32, max_tokens=24),
+    "small": Sizes(sft=2000, preference=8000, unlabeled=4000, val=400, eval=805, max_tokens=48),
+    "paper": Sizes(sft=10_000, preference=10_000, unlabeled=20_000, val=2_000, eval=805,
+                   max_tokens=300),
+}  # fmt: skip
+
+
+class File(Value):
+    """A file of the user's; its content is part of the key, its path is not."""
+
+    path: Path = Field(exclude=True, description="Where the file lies")
+    digest: str = Field(description="SHA-256 of its content")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pin(cls, given: Any) -> Any:
+        """Accept a bare path and take the digest of what lies there."""
+        path = given.get("path") if isinstance(given, dict) else given
+        if path is None or (isinstance(given, dict) and "digest" in given):
+            return given
+        if not Path(path).is_file():
+            raise Missing(f"no file {path}; give the path of an existing file")
+        return {"path": path, "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
+class World(Value):
+    """The built-in world, whose truth is known."""
+
+    name: Literal["world"] = "world"
+    seed: int = Field(default=0, ge=0, description="Seed of the world's instructions")
+
+
+class Files(Value):
+    """Instructions, demonstrations and recorded labels from files of the user's.
+
+    Instructions are divided into splits by a hash of their text, so that an evaluation row is never
+    trained on, whichever file it appears in.
+    """
+
+    name: Literal["files"] = "files"
+    instructions: File = Field(description="Prompts, with the reference's outputs")
+    demonstrations: File = Field(description="Prompts with answers to imitate")
+    preferences: File | None = Field(default=None, description="Recorded labels of pairs")
+    reference: str = Field(default="davinci003", description="Column with the reference's outputs")
+    share_eval: float = Field(default=0.5, gt=0, lt=1, description="Share kept for evaluation")
+
+
+class Hub(Value):
+    """AlpacaFarm's own dataset on the hub, raw files at a pinned revision."""
+
+    name: Literal["hub"] = "hub"
+    revision: str = Field(default="main", description="Commit of the dataset")
+    preferences: Literal["human", "gpt4", "noisy_multi", "simulate"] = Field(
+        default="simulate", description="Recorded labels, or simulate them"
+    )
+
+
+Source = Annotated[World | Files | Hub, Field(discriminator="name")]
+
+
+class Setup(Value):
+    """Everything an experiment begins from."""
+
+    scale: Scale = Field(default="small", description="Rows and steps, together")
+    seed: int = Field(default=0, ge=0, description="Seed of sampling, labels and training")
+    source: Source = Field(default=World(), description="Where instructions come from")
+    base: str = Field(default="world", description="Model folder, hub name, or world")
+    panel: str = Field(default="world", description="Who labels training pairs")
+    flip: float = Field(default=0.25, ge=0, le=0.5, description="Share of labels turned round")
+    judges: str = Field(default="world", description="Who judges against the reference")
+    base_url: str = Field(default="", description="Endpoint of the judges, if not theirs")
+
+    @property
+    def sizes(self) -> Sizes:
+        """Rows and lengths at this scale."""
+        return SIZES[self.scale]
+
+    @property
+    def recorded(self) -> bool:
+        """Whether labels come from a record instead of the panel."""
+        match self.source:
+            case Files(preferences=File()):
+                return True
+            case Hub(preferences=which):
+                return which != "simulate"
+        return False

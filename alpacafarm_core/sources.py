@@ -1,0 +1,194 @@
+"""Sources: where instructions, demonstrations, reference outputs and recorded labels come from.
+
+Three kinds: the built-in world, files of the user's, and AlpacaFarm's dataset on the hub. A prompt
+of a file belongs to the evaluation split by a hash of its text alone (instruction and input as
+AlpacaEval merges them), so no file can bring an evaluation row into training.
+"""
+
+import hashlib
+import shutil
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+
+from alpacafarm_core import files, hub
+from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
+from alpacafarm_core.errors import BadInput, Damaged, Missing
+from alpacafarm_core.setup import Files, Hub, Source, Split, World
+
+WORLD_BASE = Path(__file__).parents[1] / "data" / "world" / "base"
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+HUB_RECORDED = {
+    "human": "alpaca_human_preference",
+    "gpt4": "alpaca_gpt4_preference",
+    "noisy_multi": "alpaca_noisy_multi_preference",
+}
+
+
+def instructions(source: Source, split: Split, size: int) -> pl.DataFrame:
+    """At most `size` prompts of a split, with the columns of Instructions."""
+    match source:
+        case World():
+            rows = _world(source.seed, split, size)
+        case Files():
+            rows = _side(_prompts(source), source, split)
+        case Hub():
+            name = "farm_evaluation" if split == "eval" else f"instructions/{split}"
+            rows = files.read(hub.fetch(f"alpaca_{name}", source.revision), "instructions")
+    return rows.head(size).select(list(Instructions.columns))
+
+
+def demonstrations(source: Source, size: int) -> pl.DataFrame:
+    """Prompts of the sft split with answers to imitate, with the columns of Demonstrations."""
+    match source:
+        case World():
+            from alpacafarm_core.world import writers
+
+            rows = _written(_world(source.seed, "sft", size), writers.DEMONSTRATOR_SKILL)
+        case Files():
+            rows = files.read(source.demonstrations.path, "demonstrations")
+            rows = _side(rows, source, "sft")
+        case Hub():
+            path = hub.fetch("alpaca_instructions/sft", source.revision)
+            rows = files.read(path, "demonstrations")
+    return rows.head(size).select(list(Demonstrations.columns))
+
+
+def published(source: Source, size: int) -> pl.DataFrame:
+    """The reference's outputs for the evaluation prompts, with the columns of Candidates."""
+    match source:
+        case World():
+            from alpacafarm_core.world import writers
+
+            rows = _written(_world(source.seed, "eval", size), writers.REFERENCE_SKILL)
+        case Files():
+            rows = _side(_prompts(source, output=source.reference), source, "eval")
+        case Hub():
+            path = hub.fetch("alpaca_farm_evaluation", source.revision)
+            rows = files.read(path, "demonstrations")
+    name = source.reference if isinstance(source, Files) else "davinci003"
+    known = {
+        "finish_reason": pl.lit("stop"),
+        "generator": pl.lit(name),
+        "sample_index": pl.lit(0),
+        "temperature": pl.lit(None, dtype=pl.Float64),
+        "top_p": pl.lit(None, dtype=pl.Float64),
+        "max_tokens": pl.lit(None, dtype=pl.Int64),
+        "seed": pl.lit(None, dtype=pl.Int64),
+    }
+    return rows.head(size).with_columns(**known).select(list(Candidates.columns))
+
+
+def recorded(source: Source) -> pl.DataFrame:
+    """Labels somebody recorded, for prompts outside the evaluation split."""
+    match source:
+        case Files(preferences=file) if file is not None:
+            rows = _unmerged(files.read(file.path, "preferences"), _prompts(source))
+            return _side(rows, source, "preference").select(list(Preferences.columns))
+        case Hub(preferences=which) if which != "simulate":
+            return files.read(hub.fetch(HUB_RECORDED[which], source.revision), "preferences")
+    raise BadInput(f"source {source.name!r} has no recorded preferences; simulate them")
+
+
+def merged(instruction: str, prompt_input: str) -> str:
+    """Instruction and input as AlpacaEval joins them: an empty line between."""
+    return f"{instruction}\n\n{prompt_input}" if prompt_input else instruction
+
+
+def is_evaluated(prompt: str, share: float) -> bool:
+    """Whether a merged prompt belongs to the evaluation split; stable across machines."""
+    number = int.from_bytes(hashlib.sha256(prompt.strip().encode()).digest()[:8])
+    return number < share * 2**64
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a base model: the world's, a path, or a hub name fetched as safetensors."""
+    if model == "world":
+        return WORLD_BASE
+    if Path(model).is_dir():
+        return Path(model)
+    if model.startswith((".", "/")) or "/" not in model:
+        raise Missing(f"no model folder {model!r}; give a folder, a hub name, or 'world'")
+    return hub.model(model)
+
+
+def model_digest(model: str) -> str:
+    """SHA-256 over the names and contents of a model's files."""
+    return _digest_of(model_folder(model))
+
+
+@cache
+def _digest_of(folder: Path) -> str:
+    total = hashlib.sha256()
+    for file in _model_files(folder):
+        with file.open("rb") as handle:
+            inner = hashlib.file_digest(handle, "sha256").hexdigest()
+        total.update(f"{file.name} {inner}\n".encode())
+    return total.hexdigest()
+
+
+def take_model(model: str, digest: str, out: Path) -> None:
+    """Lay a model's files into `out`; raises Damaged when they are not those of `digest`."""
+    folder = model_folder(model)
+    if model_digest(model) != digest:
+        raise Damaged(f"model {model} changed while the flow ran; start the flow again")
+    for file in _model_files(folder):
+        shutil.copyfile(file, out / file.name)
+
+
+def _model_files(folder: Path) -> list[Path]:
+    found = sorted(file for pattern in MODEL_FILES for file in folder.glob(pattern))
+    if not any(file.suffix == ".safetensors" for file in found):
+        raise BadInput(f"{folder} holds no .safetensors; save the model with safetensors first")
+    return found
+
+
+@cache
+def _world(seed: int, split: str, size: int) -> pl.DataFrame:
+    from alpacafarm_core.world.instructions import instructions as write
+
+    return pl.DataFrame(write(split, size, seed)).select(list(Instructions.columns))
+
+
+def _written(prompts: pl.DataFrame, skill: float) -> pl.DataFrame:
+    from alpacafarm_core.world.writers import write
+
+    rows = prompts.select("instruction", "input").iter_rows()
+    outputs = [write(*row, skill, number) for number, row in enumerate(rows)]
+    return _texts(prompts.with_columns(output=pl.Series(outputs)))
+
+
+def _texts(rows: pl.DataFrame) -> pl.DataFrame:
+    none = pl.lit([], dtype=pl.List(pl.Int32))
+    return rows.with_columns(output_ids=none, tokenizer=pl.lit(""))
+
+
+def _prompts(source: Files, output: str | None = None) -> pl.DataFrame:
+    path = source.instructions.path
+    if output is None:
+        return files.read(path, "instructions")
+    raw = files.load(path)
+    if output not in raw.columns:
+        raise BadInput(f"{path} has no column {output!r} for the reference; it has {raw.columns}")
+    known = files.read(path, "instructions")
+    return _texts(known.with_columns(output=raw[output].cast(pl.String)))
+
+
+def _side(rows: pl.DataFrame, source: Files, split: Split) -> pl.DataFrame:
+    """Rows of the evaluation split, or all others."""
+    prompts = rows.select("instruction", "input").iter_rows()
+    evaluated = [is_evaluated(merged(*row), source.share_eval) for row in prompts]
+    wanted = pl.Series(evaluated) if split == "eval" else ~pl.Series(evaluated)
+    return rows.filter(wanted)
+
+
+def _unmerged(rows: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    """Give recorded pairs back the instruction and input they were merged from, where known."""
+    parts = {merged(i, x): (i, x, d) for i, x, d in prompts.iter_rows()}
+    found = [
+        parts.get(merged(i, x), (i, x, d))
+        for i, x, d in rows.select("instruction", "input", "dataset").iter_rows()
+    ]
+    columns = dict(zip(("instruction", "input", "dataset"), zip(*found, strict=True), strict=True))
+    return rows.with_columns(pl.Series(name, held) for name, held in columns.items())

@@ -1,0 +1,285 @@
+"""The store: where artifacts live, and the only thing that knows paths.
+
+A finished artifact is a folder `<kind>/<key>/` with its files and a `manifest.json`, written last.
+The folder is filled beside and renamed into place, so it is complete or absent. Work on one key is
+guarded by `flock`, which the kernel drops with the process. A file `prefect.json` in a folder is
+Prefect's own record of the run and no part of the artifact.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+from pydantic import Field, ValidationError
+
+from alpacafarm_core import artifacts, weights
+from alpacafarm_core.artifacts import Artifact, Table
+from alpacafarm_core.errors import BadInput, Damaged, Missing, StoreNotWritable
+from alpacafarm_core.recipe import Recipe
+from alpacafarm_core.surroundings import commit, packages
+from alpacafarm_core.values import Value
+
+ROWS, MANIFEST = "rows.parquet", "manifest.json"
+KINDS: dict[str, type[Artifact]] = {
+    kind.kind: kind
+    for module in (artifacts, weights)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Artifact) and hasattr(kind, "kind")
+}
+
+
+class Made(NamedTuple):
+    """What a stage hands over: rows, or a scratch folder of files; and figures for the manifest."""
+
+    content: pl.DataFrame | Path
+    notes: dict[str, Any] = {}  # noqa: RUF012 (never changed; a NamedTuple has no factories)
+
+
+class Manifest(Value):
+    """How an artifact was made; enough to draw the graph that led to it."""
+
+    kind: str
+    key: str
+    recipe: Recipe
+    rows: int | None = Field(description="Rows of a table")
+    columns: dict[str, str] = Field(description="Column types of a table")
+    files: dict[str, str] = Field(description="SHA-256 of every file")
+    bytes: int = Field(description="Size of all files")
+    notes: dict[str, Any] = Field(description="Figures the stage reported")
+    commit: str = Field(description="Git commit of the farm")
+    packages: dict[str, str] = Field(description="Versions that ran")
+    made: str = Field(description="When, UTC")
+    seconds: float = Field(ge=0, description="Time the stage took")
+
+    @property
+    def artifact(self) -> Artifact:
+        """Its receipt."""
+        return KINDS[self.kind](key=self.key)
+
+
+class Store:
+    """All artifacts below one folder."""
+
+    def __init__(self, root: Path | str) -> None:
+        """Open or make the store; raises StoreNotWritable."""
+        self.root = Path(root).absolute()
+        try:
+            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+            (self.root / ".drafts").mkdir(exist_ok=True)
+            probe = self.root / ".drafts" / f"probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreNotWritable(
+                f"store {self.root} is not writable ({error.strerror}); choose another folder with "
+                "--store or ALPACAFARM_STORE"
+            ) from error
+
+    def path(self, artifact: Artifact) -> Path:
+        """The folder of an artifact."""
+        return self.root / artifact.folder
+
+    def has(self, artifact: Artifact) -> bool:
+        """Whether it is finished."""
+        return (self.path(artifact) / MANIFEST).is_file()
+
+    def manifest(self, artifact: Artifact) -> Manifest:
+        """How it was made; raises Missing or Damaged."""
+        file = self.path(artifact) / MANIFEST
+        try:
+            return Manifest.model_validate_json(file.read_text())
+        except FileNotFoundError as error:
+            raise Missing(f"no {artifact.folder} in {self.root}; see `alpacafarm ls`") from error
+        except ValidationError as error:
+            raise self._damaged(artifact, MANIFEST) from error
+
+    def read(self, artifact: Table) -> pl.DataFrame:
+        """The rows, with the digest checked; raises Missing or Damaged."""
+        expected = self.manifest(artifact).files.get(ROWS)
+        file = self.path(artifact) / ROWS
+        try:
+            if _digest(file) != expected:
+                raise self._damaged(artifact, ROWS)
+            return pl.read_parquet(file)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise self._damaged(artifact, ROWS) from error
+
+    def write(self, artifact: Artifact, made: Made, recipe: Recipe, started: float) -> Manifest:
+        """Finish an artifact: files first, manifest last, then one rename."""
+        draft = made.content if isinstance(made.content, Path) else self.scratch()
+        rows = self._lay_rows(artifact, made.content, draft)
+        files = {str(f.relative_to(draft)): f for f in sorted(draft.rglob("*")) if f.is_file()}
+        manifest = Manifest(
+            kind=artifact.kind,
+            key=artifact.key,
+            recipe=recipe,
+            rows=None if rows is None else rows.height,
+            columns={} if rows is None else {n: str(t) for n, t in rows.schema.items()},
+            files={name: _digest(file) for name, file in files.items()},
+            bytes=sum(file.stat().st_size for file in files.values()),
+            notes=made.notes,
+            commit=commit(),
+            packages=packages(),
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.time() - started, 3),
+        )
+        (draft / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+        self._move(draft, self.path(artifact))
+        return manifest
+
+    def scratch(self) -> Path:
+        """A new folder for unfinished files; those of dead processes are swept first."""
+        drafts = self.root / ".drafts"
+        here = socket.gethostname()
+        for left in drafts.glob(f"{here}-*"):
+            if not _alive(int(left.name.split("-")[-2])):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = drafts / f"{here}-{os.getpid()}-{time.monotonic_ns()}"
+        folder.mkdir()
+        return folder
+
+    @contextmanager
+    def lock(self, artifact: Artifact) -> Iterator[None]:
+        """Hold the right to make this artifact; others wait."""
+        file = self.root / ".locks" / artifact.folder.replace("/", "-")
+        with file.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def forget(self, artifact: Artifact) -> None:
+        """Remove one artifact; what was made from it stays."""
+        with self.lock(artifact):
+            self.manifest_exists(artifact)
+            trash = self.scratch()
+            os.rename(self.path(artifact), trash / artifact.key)
+            shutil.rmtree(trash)
+
+    def manifest_exists(self, artifact: Artifact) -> None:
+        """Raise Missing unless the artifact is there, damaged or not."""
+        if not self.path(artifact).is_dir():
+            raise Missing(f"no {artifact.folder} in {self.root}; see `alpacafarm ls`")
+
+    def all(self, kind: str | None = None) -> list[Manifest]:
+        """Manifests of everything finished, oldest first; unreadable ones are left out."""
+        if kind is not None and kind not in KINDS:
+            raise BadInput(f"unknown kind {kind!r}; kinds are {', '.join(sorted(KINDS))}")
+        found = []
+        for artifact in self._receipts(kind):
+            try:
+                found.append(self.manifest(artifact))
+            except (Damaged, Missing):
+                continue
+        return sorted(found, key=lambda manifest: manifest.made)
+
+    def find(self, prefix: str) -> Artifact:
+        """The one artifact whose key (or kind/key) starts with `prefix`."""
+        kind, _, key = prefix.rpartition("/")
+        hits = [a for a in self._receipts(kind or None) if a.key.startswith(key)]
+        if not hits or not key:
+            raise Missing(f"no artifact with key {prefix!r} in {self.root}; see `alpacafarm ls`")
+        if len(hits) > 1:
+            named = ", ".join(hit.folder for hit in hits[:4])
+            raise BadInput(f"key {prefix!r} is not unique ({named}); give more of it")
+        return hits[0]
+
+    def damage(self, artifact: Artifact) -> list[str]:
+        """Files that are gone or differ from their digest."""
+        try:
+            files = self.manifest(artifact).files
+        except Damaged:
+            return [MANIFEST]
+        folder = self.path(artifact)
+        return [
+            name
+            for name, expected in files.items()
+            if not (folder / name).is_file() or _digest(folder / name) != expected
+        ]
+
+    def note(self, event: dict[str, Any]) -> None:
+        """Append one line to the journal of what ran and what was skipped."""
+        line = json.dumps(event, sort_keys=True) + "\n"
+        with (self.root / "journal.jsonl").open("a") as journal:
+            journal.write(line)
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Every noted event, oldest first; a line cut off by a kill is left out."""
+        file = self.root / "journal.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        events = []
+        for line in lines:
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return events
+
+    def _receipts(self, kind: str | None) -> list[Artifact]:
+        kinds = [kind] if kind else sorted(KINDS)
+        return [
+            KINDS[name](key=folder.name)
+            for name in kinds
+            if name in KINDS
+            for folder in sorted((self.root / name).glob("*"))
+            if (folder / MANIFEST).is_file()
+        ]
+
+    def _lay_rows(
+        self, artifact: Artifact, content: pl.DataFrame | Path, draft: Path
+    ) -> pl.DataFrame | None:
+        if isinstance(content, Path):
+            return None
+        if not isinstance(artifact, Table):
+            raise BadInput(f"{artifact.kind} is not a table; its stage must hand over a folder")
+        rows = in_columns(content, artifact)
+        rows.write_parquet(draft / ROWS)
+        return rows
+
+    def _move(self, draft: Path, folder: Path) -> None:
+        folder.parent.mkdir(exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(draft, folder)
+
+    def _damaged(self, artifact: Artifact, name: str) -> Damaged:
+        return Damaged(
+            f"{self.path(artifact) / name} is damaged: its content is not what was written; "
+            f"`alpacafarm forget {artifact.key}` and run again to make just this one anew"
+        )
+
+
+def in_columns(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """The rows with exactly the table's columns and types; raises BadInput naming the column."""
+    expected = table.columns
+    missing = [name for name in expected if name not in rows.columns]
+    extra = [name for name in rows.columns if name not in expected]
+    if missing or extra:
+        raise BadInput(f"{table.kind} rows lack columns {missing} and have unknown {extra}")
+    try:
+        return rows.select(pl.col(name).cast(kind) for name, kind in expected.items())
+    except pl.exceptions.PolarsError as error:
+        raise BadInput(f"{table.kind} rows do not fit their column types: {error}") from error
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,5 @@
+"""`python -m flows` is `alpacafarm`."""
+
+from flows.cli import main
+
+main()

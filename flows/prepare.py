@@ -1,0 +1,48 @@
+"""Setup -> Start: instructions, demonstrations, the SFT policy and labelled pairs."""
+
+from prefect import flow
+
+import tasks
+from alpacafarm_core.artifacts import Preferences
+from alpacafarm_core.farm import Farm, Start
+from alpacafarm_core.methods.sft import SFT
+from alpacafarm_core.panel import load
+from alpacafarm_core.settings import Sampling
+from alpacafarm_core.setup import Setup
+from alpacafarm_core.sources import model_digest
+from alpacafarm_core.weights import Policy
+
+FARM: Farm = tasks
+
+
+def started(setup: Setup, farm: Farm = FARM) -> Start:
+    """What every method begins from."""
+    base = farm.base(setup.base, model_digest(setup.base))
+    demonstrations = farm.demonstrations(setup.source, setup.sizes.sft)
+    policy = farm.train(base, demonstrations, SFT.at(setup.scale).seeded(setup.seed))
+    return Start(
+        base=base,
+        policy=policy,
+        demonstrations=demonstrations,
+        instructions=farm.instructions(setup.source, "unlabeled", setup.sizes.unlabeled),
+        preferences=preferences(setup, policy, farm),
+    )
+
+
+def preferences(setup: Setup, policy: Policy, farm: Farm = FARM) -> Preferences:
+    """Labels somebody recorded, or the panel's on two samples of the policy a prompt."""
+    if setup.recorded:
+        return farm.recorded(setup.source)
+    prompts = farm.instructions(setup.source, "preference", setup.sizes.preference)
+    sampling = Sampling(
+        n=2, temperature=1.0, max_tokens=setup.sizes.max_tokens, seed=setup.seed
+    )
+    pairs = farm.generate(policy, prompts, sampling)
+    panel = load(setup.panel, flip=setup.flip, seed=setup.seed)
+    return farm.annotate(pairs, pairs, panel)
+
+
+@flow(log_prints=True)
+def prepare(setup: Setup = Setup()) -> Start:  # noqa: B008 (a Value is immutable)
+    """Make what every method begins from: an SFT policy and labelled pairs."""
+    return started(setup)

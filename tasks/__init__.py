@@ -1,0 +1,26 @@
+"""The farm on Prefect: names every stage, nothing else."""
+
+from tasks.annotate import annotate
+from tasks.generate import generate
+from tasks.judge import score
+from tasks.select import prefer, select
+from tasks.sources import base, demonstrations, instructions, published, recorded
+from tasks.tally import tally
+from tasks.train import fit_reward, roll_out, train
+
+__all__ = [
+    "annotate",
+    "base",
+    "demonstrations",
+    "fit_reward",
+    "generate",
+    "instructions",
+    "prefer",
+    "published",
+    "recorded",
+    "roll_out",
+    "score",
+    "select",
+    "tally",
+    "train",
+]

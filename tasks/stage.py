@@ -1,0 +1,172 @@
+"""The hinge: the only place where Prefect meets the store.
+
+A stage is a function that makes contents from artifacts and settings. The store decides what
+exists, Prefect mirrors it: inside a flow run on a server a stage is a task whose cache key is the
+artifact's folder, and whose record is laid into that folder, so an artifact made without a server
+shows as `Cached` and a deleted folder recomputes just that stage. Outside a flow run the same call
+goes straight to the store and no server is asked for.
+"""
+
+import inspect
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import cache, cached_property, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+import polars as pl
+
+from alpacafarm_core.artifacts import Artifact
+from alpacafarm_core.ledger import Ledger
+from alpacafarm_core.recipe import Recipe, key_of
+from alpacafarm_core.store import Made, Store
+
+if TYPE_CHECKING:
+    from prefect import Task
+    from prefect.cache_policies import CachePolicy
+
+P = ParamSpec("P")
+A = TypeVar("A", bound=Artifact)
+Contents = pl.DataFrame | Path | Made
+
+log = logging.getLogger("alpacafarm.stages")
+
+
+def store() -> Store:
+    """The store named by ALPACAFARM_STORE, else `data/artifacts`."""
+    return _open(os.environ.get("ALPACAFARM_STORE") or "data/artifacts")
+
+
+@cache
+def _open(root: str) -> Store:
+    return Store(root)
+
+
+def ledger() -> Ledger:
+    """The record of every answer a language model gave, beside the store's artifacts."""
+    return Ledger(store().root / "ledger.sqlite")
+
+
+class Stage(Generic[P, A]):
+    """A cached stage: called like the function it wraps, it returns the receipt."""
+
+    def __init__(
+        self, make: Callable[P, Contents], yields: type[A], version: int, options: dict[str, Any]
+    ) -> None:
+        self.make, self.yields, self.version, self.options = make, yields, version, options
+        self.name = make.__name__
+        self.signature = inspect.signature(make)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> A:
+        """The receipt, made now or before."""
+        return (self._task if _in_flow_run() else self._run)(*args, **kwargs)
+
+    def receipt(self, *args: P.args, **kwargs: P.kwargs) -> A:
+        """The receipt this call would return; nothing is made."""
+        return self.receipt_of(self._arguments(*args, **kwargs))
+
+    def receipt_of(self, arguments: dict[str, Any]) -> A:
+        """The receipt for arguments by name, defaults included."""
+        return self.yields(key=key_of(self.name, self.version, arguments))
+
+    def note(self, artifact: A, ran: bool, seconds: float = 0.0) -> None:
+        """Say on the log and in the journal whether the stage ran or was skipped."""
+        made = f"made in {seconds:.1f} s" if ran else "cached"
+        log.info("%-14s %-34s %s", self.name, artifact.folder, made)
+        event = {"stage": self.name, "artifact": artifact.folder, "ran": ran, "at": time.time()}
+        store().note(event)
+
+    def _arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        call = self.signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        return dict(call.arguments)
+
+    @property
+    def _run(self) -> Callable[P, A]:
+        @wraps(self.make)
+        def run(*args: P.args, **kwargs: P.kwargs) -> A:
+            arguments = self._arguments(*args, **kwargs)
+            artifact = self.receipt_of(arguments)
+            if not store().has(artifact):
+                with store().lock(artifact):
+                    if not store().has(artifact):
+                        return self._made(artifact, arguments)
+            self.note(artifact, ran=False)
+            return artifact
+
+        return run
+
+    def _made(self, artifact: A, arguments: dict[str, Any]) -> A:
+        started = time.time()
+        content = self.make(**arguments)  # type: ignore[call-arg]
+        made = content if isinstance(content, Made) else Made(content)
+        recipe = Recipe.of(self.name, self.version, arguments)
+        manifest = store().write(artifact, made, recipe, started)
+        self.note(artifact, ran=True, seconds=manifest.seconds)
+        return artifact
+
+    @property
+    def _task(self) -> "Task[P, A]":
+        return self._tasks(store().root)
+
+    @cached_property
+    def _tasks(self) -> "Callable[[Path], Task[P, A]]":
+        return cache(self._task_in)
+
+    def _task_in(self, root: Path) -> "Task[P, A]":
+        from prefect import task
+
+        decorate = task(
+            name=self.name,
+            version=str(self.version),
+            cache_policy=_mirror(self),
+            result_storage=root,
+            result_serializer="json",
+            persist_result=True,
+            **self.options,
+        )
+        return decorate(self._run)
+
+
+def stage(
+    yields: type[A], version: int, **options: Any
+) -> Callable[[Callable[P, Contents]], Stage[P, A]]:
+    """Turn a function that makes contents into a stage; `options` are those of a Prefect task."""
+
+    def wrap(make: Callable[P, Contents]) -> Stage[P, A]:
+        return Stage(make, yields, version, options)
+
+    return wrap
+
+
+def _in_flow_run() -> bool:
+    if "prefect" not in sys.modules:
+        return False
+    from prefect.context import FlowRunContext
+
+    return FlowRunContext.get() is not None
+
+
+def _mirror(of: Stage[Any, Any]) -> "CachePolicy":
+    """Prefect's cache, kept equal to the store each time it is asked for a key."""
+    from prefect.cache_policies import CachePolicy
+
+    class Mirror(CachePolicy):
+        def compute_key(
+            self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: Any, **_: Any
+        ) -> str:
+            artifact = of.receipt_of(of._arguments(**inputs))
+            key = f"{artifact.folder}/prefect.json"
+            records = task_ctx.result_store
+            if not store().has(artifact):
+                (store().root / key).unlink(missing_ok=True)
+                return key
+            if not records.exists(key) or records.read(key).result != artifact:
+                records.write(artifact, key=key)
+            of.note(artifact, ran=False)
+            return key
+
+    return Mirror()
