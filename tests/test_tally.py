@@ -1,0 +1,132 @@
+"""Win rates by hand, and those that AlpacaEval published."""
+
+import os
+from math import sqrt
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from alpacafarm_core.artifacts import Leaderboard
+from alpacafarm_core.tally import (
+    CSV_COLUMNS,
+    avg_length,
+    board,
+    paired,
+    points,
+    tally_file,
+    win_rate,
+)
+
+SHARED = Path(os.environ.get("ALPACAFARM_SHARED") or Path(__file__).parents[2] / "shared")
+
+
+def judged(*preferences: float | None, output: str = "abc") -> pl.DataFrame:
+    """Preferences for prompts a, b, c, ... at one US cent each."""
+    prompts = [chr(ord("a") + i) for i in range(len(preferences))]
+    return pl.DataFrame(
+        {"instruction": prompts, "preference": preferences},
+        schema={"instruction": pl.String, "preference": pl.Float64},
+    ).with_columns(input=pl.lit(""), output_2=pl.lit(output), price=pl.lit(0.01))
+
+
+def scored(*scores: float) -> pl.DataFrame:
+    """A score for prompts a, b, c, ..."""
+    return judged(*scores).select("instruction", "input", score="preference")
+
+
+def test_wins_losses_and_a_tie_by_hand():
+    found = win_rate([2, 2, 1, 1.5])
+    assert found.win_rate == 62.5
+    assert (found.n_wins, found.n_wins_base, found.n_draws, found.n_total) == (2, 1, 1, 4)
+    assert found.discrete_win_rate == 62.5
+    deviations = [37.5, 37.5, -62.5, -12.5]
+    assert found.standard_error == pytest.approx(sqrt(sum(d * d for d in deviations) / 3 / 4))
+
+
+def test_a_zero_is_an_old_tie():
+    assert win_rate([2, 0]) == win_rate([2, 1.5])
+
+
+def test_graded_preferences_move_the_win_rate_but_count_as_whole_wins():
+    found = win_rate([1.25, 1.75, 1.75])
+    assert found.win_rate == pytest.approx(100 * (0.25 + 0.75 + 0.75) / 3)
+    assert found.discrete_win_rate == pytest.approx(200 / 3)
+
+
+def test_missing_and_invalid_preferences_do_not_count():
+    assert win_rate([2, None, -1, 3, 0.5, float("nan"), 1]) == win_rate([2, 1])
+
+
+def test_no_valid_row_has_no_rate_and_one_row_no_error():
+    assert win_rate([None]) == (None, None, 0, 0, 0, 0, None)
+    assert win_rate([2]) == (100, None, 1, 0, 0, 1, 100)
+
+
+def test_a_series_and_a_list_agree():
+    assert win_rate(pl.Series([1, 2, 2])) == win_rate([1, 2, 2])
+
+
+def test_length_counts_characters_not_bytes_and_is_truncated():
+    assert avg_length(pl.Series(["é🙂", "abcd", "abc", "ab"])) == 2
+    assert avg_length(pl.Series([], dtype=pl.String)) is None
+
+
+def test_paired_difference_joins_on_the_prompt():
+    a, b = points(judged(2, 1, 2)), points(judged(1, 1, 2, 2).reverse())
+    found = paired(a, b, "points")
+    assert found.n == 3
+    assert found.difference == pytest.approx(100 / 3)
+    assert found.standard_error == pytest.approx(100 / 3)
+
+
+def test_paired_difference_tells_inputs_of_one_instruction_apart():
+    a = judged(2, 1).with_columns(instruction=pl.lit("same"), input=pl.Series(["x", "y"]))
+    assert paired(points(a), points(a.reverse()), "points").difference == 0
+
+
+def test_several_rows_of_one_prompt_count_as_one():
+    twice = pl.concat([points(judged(2)), points(judged(1))])
+    assert paired(twice, points(judged(1)), "points") == (50.0, None, 1)
+
+
+def test_the_board_measures_against_sft_and_puts_the_best_first():
+    rows = board({"sft": (judged(1, 2), scored(0, 1)), "ppo": (judged(2, None), scored(2, 1))})
+    assert rows.schema == pl.Schema(Leaderboard.columns)
+    ppo, sft = rows.to_dicts()
+    assert (ppo["model"], ppo["win_rate"], ppo["coverage"]) == ("ppo", 100, 50)
+    assert ppo["win_rate_minus_sft"] == 100
+    assert (ppo["utility"], ppo["utility_minus_sft"], ppo["utility_paired_error"]) == (1.5, 1, 1)
+    assert ppo["price"] == pytest.approx(0.02)
+    assert sft["win_rate_minus_sft"] is None
+    assert sft["utility_minus_sft"] is None
+
+
+def test_the_board_needs_neither_sft_nor_utility():
+    (row,) = board({"dpo": (judged(2, 1), None)}).to_dicts()
+    assert row["win_rate"] == 50
+    assert row["win_rate_minus_sft"] is None
+    assert row["utility"] is None
+
+
+def test_models_without_a_judgement_come_last():
+    rows = board({"mute": (judged(None), None), "dpo": (judged(1), None)})
+    assert rows["model"].to_list() == ["dpo", "mute"]
+
+
+def test_a_file_of_pairs_names_models_by_generator():
+    pairs = judged(2, 1).with_columns(generator_2=pl.Series(["x", "y"]))
+    rows = tally_file(pairs)
+    assert rows.columns == CSV_COLUMNS
+    assert rows["model"].to_list() == ["x", "y"]
+
+
+def test_published_leaderboards_are_reproduced():
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no shared/data beside the project and ALPACAFARM_SHARED not set")
+    published = pl.read_csv(SHARED / "data" / "published_leaderboard.csv").sort("model")
+    ours = tally_file(pl.read_parquet(SHARED / "data" / "gpt4_judged_pairs.parquet")).sort("model")
+    exact = ["model", "n_wins", "n_wins_base", "n_draws", "n_total", "avg_length"]
+    assert ours.select(exact).rows() == published.select(exact).rows()
+    for name in ("win_rate", "standard_error", "discrete_win_rate"):
+        assert ours[name].to_list() == pytest.approx(published[name].to_list(), abs=1e-9)
