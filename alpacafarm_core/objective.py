@@ -1,0 +1,102 @@
+"""Objectives: settings with one pure loss, and the views of a batch a loss may ask for.
+
+A view is a named tuple of tensors. The offline loop reads the annotation of `loss`, builds that
+view and runs no reference model when the view has no `ref_` field. What a field may be called is
+`OF_TOKENS` for one answer a row and `OF_PAIRS` for two; a new view only combines those names.
+B is examples, R response tokens.
+"""
+
+from typing import Any, Literal, NamedTuple, get_type_hints
+
+from pydantic import Field
+from torch import Tensor
+
+from alpacafarm_core.settings import Sampling, Training
+from alpacafarm_core.values import Value
+
+OF_TOKENS = frozenset({"logprobs", "ref_logprobs", "mask"})
+OF_PAIRS = frozenset(
+    {"chosen", "rejected", "ref_chosen", "ref_rejected", "chosen_length", "rejected_length"}
+)
+
+
+class TokenLogps(NamedTuple):
+    """Log-probability of each response token [B, R], and 1 where there is one [B, R]."""
+
+    logprobs: Tensor
+    mask: Tensor
+
+
+class PairLogps(NamedTuple):
+    """Log-probabilities of two responses, summed over tokens and the end token, each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+
+
+class Objective(Value):
+    """What a policy is trained for on fixed data."""
+
+    training: Training
+
+    def loss(self, batch: Any) -> Tensor:
+        """One loss per example, [B], or per response token, [B, R]; no reduction."""
+        raise NotImplementedError
+
+
+def view_of(objective: Objective) -> type[Any]:
+    """The view that `loss` asks for: the annotation of its parameter."""
+    hints = get_type_hints(type(objective).loss)
+    view: type[Any] = next(hint for name, hint in hints.items() if name != "return")
+    return view
+
+
+class KLPenalty(Value):
+    """What a token costs for straying from the reference."""
+
+    coef: float = Field(default=0.0067, ge=0, description="Price of one nat")
+    estimator: Literal["k1", "clamped"] = Field(
+        default="k1", description="Signed log-ratio, or AlpacaFarm's clamped"
+    )
+    target: float | None = Field(default=None, gt=0, description="Nats a response; adapts coef")
+
+
+class Shaping(Value):
+    """What happens to the reward model's scores before they are rewards."""
+
+    whiten: bool = Field(default=True, description="Unit variance, mean kept")
+    missing_eos: float | None = Field(default=-1.0, description="Score of an unfinished response")
+
+
+class Critic(Value):
+    """The value model: a separate network with a fresh head of zeros."""
+
+    init: Literal["reward", "policy"] = Field(default="reward", description="Where it starts")
+    clip: float = Field(default=0.2, gt=0, description="Largest change of a value")
+    coef: float = Field(default=0.1, ge=0, description="Weight of its loss")
+
+
+class ProximalObjective(Value):
+    """PPO against a reward model; AlpacaFarm's values."""
+
+    steps: int = Field(ge=1, description="Rounds of sampling and learning")
+    rollouts: int = Field(default=512, ge=1, description="Responses sampled per step")
+    minibatch: int = Field(default=256, ge=1, description="Responses per gradient step")
+    inner_epochs: int = Field(default=2, ge=1, description="Passes over each step's rollouts")
+    kl: KLPenalty = Field(default=KLPenalty(), description="Price of leaving the reference")
+    clip: float = Field(default=0.2, gt=0, description="Largest change of the probability ratio")
+    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount per token")
+    lam: float = Field(default=1.0, ge=0, le=1, description="Decay of advantage estimation")
+    critic: Critic = Field(default=Critic(), description="The value model")
+    shaping: Shaping = Field(default=Shaping(), description="From scores to rewards")
+    sampling: Sampling = Field(
+        default=Sampling(temperature=1.0, max_tokens=300), description="How rollouts are drawn"
+    )
+    training: Training = Field(
+        default=Training(
+            learning_rate=1e-5, adam_epsilon=1e-5, batch=256, schedule="linear", warmup=0.0125
+        ),
+        description="Optimiser; its epochs and batch are unused",
+    )
