@@ -174,7 +174,7 @@ class Store:
         if kind is not None and kind not in KINDS:
             raise BadInput(f"unknown kind {kind!r}; kinds are {', '.join(sorted(KINDS))}")
         found = []
-        for artifact in self._receipts(kind):
+        for artifact in self.receipts(kind):
             try:
                 found.append(self.manifest(artifact))
             except (Damaged, Missing):
@@ -184,7 +184,7 @@ class Store:
     def find(self, prefix: str) -> Artifact:
         """The one artifact whose key (or kind/key) starts with `prefix`."""
         kind, _, key = prefix.rpartition("/")
-        hits = [a for a in self._receipts(kind or None) if a.key.startswith(key)]
+        hits = [a for a in self.receipts(kind or None) if a.key.startswith(key)]
         if not hits or not key:
             raise Missing(f"no artifact with key {prefix!r} in {self.root}; see `alpacafarm ls`")
         if len(hits) > 1:
@@ -223,7 +223,8 @@ class Store:
                 continue
         return events
 
-    def _receipts(self, kind: str | None) -> list[Artifact]:
+    def receipts(self, kind: str | None = None) -> list[Artifact]:
+        """Everything finished, of one kind or all."""
         kinds = [kind] if kind else sorted(KINDS)
         return [
             KINDS[name](key=folder.name)

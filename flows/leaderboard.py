@@ -8,7 +8,8 @@ from alpacafarm_core.artifacts import Leaderboard
 from alpacafarm_core.errors import Missing
 from alpacafarm_core.farm import Evaluation, Farm
 from alpacafarm_core.method import Method
-from alpacafarm_core.methods import METHODS
+from alpacafarm_core.methods import METHODS, AnyMethod
+from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
 from flows.evaluate import evaluated
 from flows.prepare import FARM, started
@@ -32,6 +33,17 @@ def ranked(methods: Sequence[Method], setup: Setup, farm: Farm = FARM) -> Leader
         policy = method.seeded(setup.seed).optimise(farm, start)
         rows[method.name] = evaluated(policy, setup, farm)
     return farm.tally(rows)
+
+
+@flow(log_prints=True)
+def run(method: AnyMethod = SFT.at("small"), setup: Setup = Setup()) -> Leaderboard:  # noqa: B008
+    """Train with one method and rank the policy beside base and SFT."""
+    return ranked(_beside_sft(method, setup), setup)
+
+
+def _beside_sft(method: Method, setup: Setup) -> list[Method]:
+    sft = SFT.at(setup.scale)
+    return [method] if method.name == sft.name else [sft, method]
 
 
 @flow(log_prints=True)

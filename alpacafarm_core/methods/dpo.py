@@ -1,16 +1,19 @@
 """Direct Preference Optimisation; Rafailov et al. 2023 (arXiv 2305.18290)."""
 
-from typing import Literal, Self
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
-from alpacafarm_core.objective import Objective, PairLogps
+from alpacafarm_core.objective import Objective, PairLogps, logsigmoid
 from alpacafarm_core.settings import Scale, Training
 from alpacafarm_core.weights import Policy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DPO(Objective, Method):

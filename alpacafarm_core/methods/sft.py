@@ -3,16 +3,20 @@
 Left out: packing several demonstrations into one row, which changes no figure at these lengths.
 """
 
-from typing import Literal, Self
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
-from torch import Tensor
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.objective import Objective, TokenLogps
 from alpacafarm_core.settings import Scale, Training
 from alpacafarm_core.weights import Policy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SFT(Objective, Method):

@@ -1,0 +1,172 @@
+"""The commands that look at artifacts, or take one in or out."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alpacafarm_core.errors import BadInput
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from alpacafarm_core.artifacts import Artifact
+    from alpacafarm_core.store import Manifest
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", help="Folder of the artifacts.", show_default=False)
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("ls")(list_artifacts)
+    app.command("import")(take_in)
+    for command in (show, lineage, why, verify, forget):
+        app.command()(command)
+
+
+def list_artifacts(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """List what the store holds, oldest first."""
+    _print([_line(manifest) for manifest in _open(store).all(kind)], as_json)
+
+
+def show(
+    key: str,
+    rows: Annotated[int, typer.Option(help="Rows to show.", min=0)] = 5,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """How an artifact was made, and its first rows."""
+    from alpacafarm_core.artifacts import Table
+    from flows.printing import show_json, show_rows
+
+    opened = _open(store)
+    artifact = opened.find(key)
+    manifest = opened.manifest(artifact)
+    head = opened.read(artifact).head(rows).to_dicts() if isinstance(artifact, Table) else []
+    if as_json:
+        return show_json({"manifest": manifest.model_dump(mode="json"), "rows": head})
+    print(manifest.model_dump_json(indent=1))
+    show_rows([{n: h for n, h in row.items() if not isinstance(h, list)} for row in head])
+    print(opened.path(artifact))
+
+
+def lineage(key: str, store: StorePath = None, as_json: Json = False) -> None:
+    """All an artifact came from, inputs before what was made of them."""
+    from alpacafarm_core.lineage import ancestry
+
+    opened = _open(store)
+    _print([_line(manifest) for manifest in ancestry(opened, opened.find(key))], as_json)
+
+
+def why(key: str, store: StorePath = None, as_json: Json = False) -> None:
+    """Why the stage of an artifact ran or was skipped the last time."""
+    from alpacafarm_core.lineage import because
+    from flows.printing import show_json
+
+    opened = _open(store)
+    artifact = opened.find(key)
+    ran, reasons = because(opened, artifact)
+    if as_json:
+        return show_json({"key": artifact.key, "ran": ran, "because": reasons})
+    print(f"{artifact.folder} {'ran' if ran else 'was skipped'}:")
+    for reason in reasons:
+        print(f"  {reason}")
+
+
+def verify(
+    key: Annotated[str | None, typer.Argument(help="Only this artifact.")] = None,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Check every file against its digest; exit code 2 when something is damaged."""
+    from flows.printing import show_json
+
+    opened = _open(store)
+    artifacts = [opened.find(key)] if key else opened.receipts()
+    damaged = [
+        {"artifact": artifact.folder, "files": files}
+        for artifact in artifacts
+        if (files := opened.damage(artifact))
+    ]
+    if as_json:
+        show_json({"ok": not damaged, "checked": len(artifacts), "damaged": damaged})
+    else:
+        print(f"{len(artifacts)} artifacts checked, {len(damaged)} damaged")
+    if damaged:
+        named = ", ".join(f"{d['artifact']} ({', '.join(d['files'])})" for d in damaged)
+        raise BadInput(f"damaged: {named}; `alpacafarm forget KEY` and run again")
+
+
+def forget(key: str, store: StorePath = None, as_json: Json = False) -> None:
+    """Remove one artifact; the next run makes just that one anew."""
+    opened = _open(store)
+    artifact = opened.find(key)
+    opened.forget(artifact)
+    _print([{"forgotten": artifact.folder}], as_json)
+
+
+def take_in(
+    file: Path,
+    kind: Annotated[str, typer.Option("--as", help="What the rows are.")],
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Take a file of rows into the store; its content is its key."""
+    from alpacafarm_core import files
+    from alpacafarm_core.recipe import Recipe, key_of
+    from alpacafarm_core.setup import File
+    from alpacafarm_core.store import KINDS, Made
+    from flows.printing import show_json
+
+    kind = {"model_outputs": "candidates", "annotations": "preferences"}.get(kind, kind)
+    if kind not in ("instructions", "demonstrations", "candidates", "preferences"):
+        raise BadInput(
+            f"cannot import as {kind!r}; use instructions, demonstrations, candidates or preferences"
+        )
+    arguments = {"file": File.model_validate(file), "kind": kind}
+    rows, opened, started = files.read(file, kind), _open(store), time.time()
+    artifact: Artifact = KINDS[kind](key=key_of("import", 1, arguments))
+    opened.write(artifact, Made(rows), Recipe.of("import", 1, arguments), started)
+    document = {"key": artifact.key, "kind": kind, "rows": rows.height, "quarantined": 0}
+    show_json(document) if as_json else _print([document], as_json)
+
+
+def write_csv(rows: "pl.DataFrame", out: Path) -> None:
+    """Write a leaderboard at full precision; raises BadInput when the place cannot be written."""
+    try:
+        rows.write_csv(out)
+    except OSError as error:
+        raise BadInput(f"cannot write {out} ({error.strerror}); choose another --out") from error
+
+
+def _line(manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "kind": manifest.kind,
+        "key": manifest.key,
+        "stage": manifest.recipe.stage,
+        "rows": manifest.rows,
+        "bytes": manifest.bytes,
+        "seconds": manifest.seconds,
+        "made": manifest.made,
+    }
+
+
+def _open(folder: Path | None) -> Any:
+    from alpacafarm_core.store import Store
+    from tasks.stage import store
+
+    return Store(folder) if folder is not None else store()
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    from flows.printing import show_json, show_rows
+
+    show_json(rows) if as_json else show_rows(rows)

@@ -1,0 +1,63 @@
+"""PaperFarm: a farm that makes nothing and writes down what it was asked."""
+
+from typing import Any
+
+from alpacafarm_core import artifacts, weights
+from alpacafarm_core.artifacts import Artifact
+from alpacafarm_core.farm import Start
+
+YIELDS = {
+    "base": weights.Policy,
+    "instructions": artifacts.Instructions,
+    "demonstrations": artifacts.Demonstrations,
+    "published": artifacts.Candidates,
+    "recorded": artifacts.Preferences,
+    "generate": artifacts.Candidates,
+    "annotate": artifacts.Preferences,
+    "score": artifacts.Scores,
+    "select": artifacts.Demonstrations,
+    "prefer": artifacts.Preferences,
+    "fit_reward": weights.RewardModel,
+    "train": weights.Policy,
+    "roll_out": weights.Policy,
+    "tally": artifacts.Leaderboard,
+}
+
+
+def numbered(number: int) -> str:
+    """A key that is easy to read."""
+    return f"{number:016x}"
+
+
+START = Start(
+    base=weights.Policy(key=numbered(0xB)),
+    policy=weights.Policy(key=numbered(0x5F7)),
+    instructions=artifacts.Instructions(key=numbered(0x1)),
+    demonstrations=artifacts.Demonstrations(key=numbered(0xD)),
+    preferences=artifacts.Preferences(key=numbered(0xF)),
+)
+NAMES = {
+    START.base.folder: "base",
+    START.policy.folder: "sft",
+    START.instructions.folder: "instructions",
+    START.demonstrations.folder: "demonstrations",
+    START.preferences.folder: "preferences",
+}
+
+
+class PaperFarm:
+    """Answers every verb with a fresh receipt."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.names = dict(NAMES)
+
+    def __getattr__(self, verb: str) -> Any:
+        def ask(*arguments: Any, **named: Any) -> Artifact:
+            made = YIELDS[verb](key=numbered(0xA000 + len(self.asked)))
+            held = [a for a in (*arguments, *named.values()) if isinstance(a, Artifact)]
+            self.asked.append(f"{verb}({', '.join(self.names[a.folder] for a in held)})")
+            self.names[made.folder] = f"{verb}{len(self.asked)}"
+            return made
+
+        return ask

@@ -1,0 +1,81 @@
+"""The hinge between Prefect and the store."""
+
+import polars as pl
+
+from alpacafarm_core.artifacts import Instructions
+from tasks.stage import stage
+
+RUNS: list[int] = []
+
+
+@stage(Instructions, version=1)
+def counted(size: int, word: str = "hello") -> pl.DataFrame:
+    """Rows, and a note that it ran."""
+    RUNS.append(size)
+    return pl.DataFrame({"instruction": [word] * size, "input": "", "dataset": "toy"})
+
+
+@stage(Instructions, version=1)
+def longer(of: Instructions, by: int) -> pl.DataFrame:
+    """A stage over another's result."""
+    RUNS.append(-by)
+    return pl.DataFrame({"instruction": ["x"] * by, "input": "", "dataset": of.key})
+
+
+def test_a_stage_runs_once_and_its_receipt_is_known_before(store):
+    RUNS.clear()
+    expected = counted.receipt(2)
+    assert counted(2) == expected == counted(2, word="hello")
+    assert RUNS == [2]
+    assert [event["ran"] for event in store.journal()] == [True, False]
+
+
+def test_a_changed_argument_runs_just_what_stands_on_it(store):
+    RUNS.clear()
+    longer(counted(2), 5)
+    longer(counted(2), 6)
+    assert RUNS == [2, -5, -6]
+
+
+def test_forgetting_one_in_the_middle_makes_just_that_one_again(store):
+    RUNS.clear()
+    longer(counted(2), 5)
+    store.forget(counted.receipt(2))
+    longer(counted(2), 5)
+    assert RUNS == [2, -5, 2]
+
+
+def test_on_prefect_a_stage_is_cached_the_second_time(store, prefect):
+    from prefect import flow
+    from prefect.client.schemas.objects import State
+
+    names: list[str] = []
+
+    def watch(task, run, state: State) -> None:
+        names.append(state.name)
+
+    @flow
+    def twice() -> Instructions:
+        return longer(counted(3), 2)
+
+    RUNS.clear()
+    first = twice()
+    assert RUNS == [3, -2]
+    assert twice() == first and RUNS == [3, -2]
+    assert (store.path(first) / "prefect.json").is_file()
+
+
+def test_made_without_prefect_is_cached_with_it_and_forgotten_is_made_again(store, prefect):
+    from prefect import flow
+    from prefect.states import State
+
+    @flow
+    def once() -> State:
+        return counted._task(4, return_state=True)
+
+    RUNS.clear()
+    made = counted(4)
+    assert once().name == "Cached" and RUNS == [4]
+    store.forget(made)
+    assert once().name == "Completed" and RUNS == [4, 4]
+    assert once().name == "Cached" and RUNS == [4, 4]
