@@ -3,16 +3,21 @@
 A view is a named tuple of tensors. The offline loop reads the annotation of `loss`, builds that
 view and runs no reference model when the view has no `ref_` field. What a field may be called is
 `OF_TOKENS` for one answer a row and `OF_PAIRS` for two; a new view only combines those names.
-B is examples, R response tokens.
+B is examples, R response tokens. Flows read these classes for their forms, so torch is imported
+only where a loss is computed.
 """
 
-from typing import Any, Literal, NamedTuple, get_type_hints
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
 from pydantic import Field
-from torch import Tensor
 
 from alpacafarm_core.settings import Sampling, Training
 from alpacafarm_core.values import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OF_TOKENS = frozenset({"logprobs", "ref_logprobs", "mask"})
 OF_PAIRS = frozenset(
@@ -48,9 +53,16 @@ class Objective(Value):
 
 def view_of(objective: Objective) -> type[Any]:
     """The view that `loss` asks for: the annotation of its parameter."""
-    hints = get_type_hints(type(objective).loss)
+    hints = get_type_hints(type(objective).loss, localns={"Tensor": object})
     view: type[Any] = next(hint for name, hint in hints.items() if name != "return")
     return view
+
+
+def logsigmoid(margin: Tensor) -> Tensor:
+    """Log of the logistic function, stable on both sides; any shape."""
+    from torch.nn.functional import logsigmoid as log_of_sigmoid
+
+    return log_of_sigmoid(margin)
 
 
 class KLPenalty(Value):
@@ -81,7 +93,7 @@ class Critic(Value):
 class ProximalObjective(Value):
     """PPO against a reward model; AlpacaFarm's values."""
 
-    steps: int = Field(ge=1, description="Rounds of sampling and learning")
+    steps: int = Field(default=40, ge=1, description="Rounds of sampling and learning")
     rollouts: int = Field(default=512, ge=1, description="Responses sampled per step")
     minibatch: int = Field(default=256, ge=1, description="Responses per gradient step")
     inner_epochs: int = Field(default=2, ge=1, description="Passes over each step's rollouts")
