@@ -1,0 +1,240 @@
+"""Files of other people's, read at the door: JSON, JSON lines, CSV and Parquet to typed rows.
+
+What passes has exactly the columns of its kind; what does not is refused with one line that names
+the file, the row (from 1), the column and the mend. Unknown columns are left behind. AlpacaFarm's
+and AlpacaEval's own files pass unchanged: 0 is a tie, -1 and null are judgements that failed.
+"""
+
+import json
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from alpacafarm_core.artifacts import (
+    FLAG,
+    IDS,
+    REAL,
+    TEXT,
+    WHOLE,
+    Candidates,
+    Demonstrations,
+    Instructions,
+    Leaderboard,
+    Preferences,
+    Table,
+)
+from alpacafarm_core.errors import BadInput
+from alpacafarm_core.formats import load
+
+__all__ = ["KINDS", "Kind", "load", "read"]
+
+Kind = Literal["instructions", "demonstrations", "candidates", "preferences", "leaderboard"]
+KINDS: dict[str, type[Table]] = {
+    "instructions": Instructions,
+    "demonstrations": Demonstrations,
+    "candidates": Candidates,
+    "preferences": Preferences,
+    "leaderboard": Leaderboard,
+}
+REQUIRED = {
+    "instructions": ("instruction",),
+    "demonstrations": ("instruction", "output"),
+    "candidates": ("instruction", "output"),
+    "preferences": ("instruction", "output_1", "output_2", "preference"),
+    "leaderboard": ("model", "win_rate"),
+}
+OTHER_NAMES = {
+    "instruction": ("prompt",),
+    "generator_2": ("model",),
+    "is_noisy": ("is_noisy_label",),
+    "model": ("",),  # AlpacaEval's leaderboards leave the first header empty
+    "price": ("price_per_example", "preference_price_per_example"),
+    "raw_completion": ("preference_raw_completion",),
+    "seconds": ("time_per_example", "preference_time_per_example"),
+}
+PROMPT = ["instruction", "input"]
+UNABSENT = {"instruction", "output", "output_1", "output_2"}
+DEFAULTS = {TEXT: "", IDS: [], FLAG: False}
+TIE, OLD_TIE, FAILED = 1.5, 0.0, -1.0
+
+
+def read(
+    path: Path | str, kind: Kind, duplicates: Literal["refuse", "first"] = "refuse"
+) -> pl.DataFrame:
+    """Rows of a file, in its order, with the columns of `kind`; raises BadInput.
+
+    A prompt that comes twice among instructions is refused, or its first row is kept.
+    """
+    path = Path(path)
+    raw = _named(load(path), kind)
+    _check_columns(raw, kind, path)
+    columns = KINDS[kind].columns
+    rows = pl.DataFrame([_column(raw, name, columns[name], path) for name in columns])
+    _refuse_blank(rows, REQUIRED[kind][0], path)
+    finish: dict[str, Callable[[], pl.DataFrame]] = {
+        "instructions": lambda: _unique(rows, duplicates, path),
+        "candidates": lambda: _numbered(rows, "sample_index" in raw.columns),
+        "preferences": lambda: _judged(rows, "status" in raw.columns, path),
+    }
+    return finish[kind]() if kind in finish else rows
+
+
+def _named(raw: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """The file's columns under our names; a pair chosen/rejected becomes output_1 and output_2."""
+    pair = {"chosen", "rejected"} <= set(raw.columns) and "output_1" not in raw.columns
+    if kind == "preferences" and pair:
+        raw = raw.rename({"chosen": "output_1", "rejected": "output_2"})
+        raw = raw.with_columns(preference=pl.lit(1.0))
+    wanted = [name for name in KINDS[kind].columns if name not in raw.columns]
+    for name in wanted:
+        found = [other for other in OTHER_NAMES.get(name, ()) if other in raw.columns]
+        if found:
+            raw = raw.rename({found[0]: name})
+    return raw
+
+
+def _check_columns(raw: pl.DataFrame, kind: str, path: Path) -> None:
+    if not raw.height:
+        raise BadInput(f"{path}: no rows; {kind} need at least one")
+    for name in REQUIRED[kind]:
+        if name not in raw.columns:
+            near = get_close_matches(name, raw.columns, n=1)
+            mend = f"rename {near[0]!r}" if near else "add it"
+            there = ", ".join(raw.columns[:12])
+            raise BadInput(f"{path}: no column {name!r} for {kind}, only {there}; {mend}")
+
+
+def _column(raw: pl.DataFrame, name: str, kind: pl.DataType, path: Path) -> pl.Series:
+    """One column of the file, or its default: empty text, no tokens, false, or null for numbers."""
+    default = DEFAULTS.get(kind)
+    if name not in raw.columns or raw[name].dtype == pl.Null:
+        if name in UNABSENT:
+            raise BadInput(f"{path}: column {name!r} has no value in any row; fill it in")
+        return pl.Series(name, [default] * raw.height, dtype=kind)
+    series = raw[name]
+    if kind == TEXT:
+        return _text(series, path)
+    if kind in (REAL, WHOLE):
+        return _number(series, path).cast(kind)
+    try:
+        cast = pl.col(name).cast(kind)
+        return raw.select(
+            pl.when(cast.is_null()).then(pl.lit(default, kind)).otherwise(cast).alias(name)
+        )[name]
+    except pl.exceptions.PolarsError as error:
+        raise BadInput(f"{path}: column {name!r} is {series.dtype}, not {kind}; cast it") from error
+
+
+def _text(series: pl.Series, path: Path) -> pl.Series:
+    """Text as it stands; null is "" where a text may be absent, and refused in an answer."""
+    if series.name == "raw_completion" and series.dtype != TEXT:
+        return _as_json(series)
+    if series.dtype != TEXT:
+        _refuse_other_than_text(series, path)
+    if series.name in UNABSENT and series.null_count():
+        raise BadInput(
+            f"{path}: row {_first(series.is_null())} has no {series.name!r}; "
+            'write "" for an empty answer, or remove the row'
+        )
+    return series.fill_null("")
+
+
+def _as_json(series: pl.Series) -> pl.Series:
+    """Judges' answers that are objects, as JSON text."""
+    texts = [v if isinstance(v, str) else "" if v is None else json.dumps(v) for v in series]
+    return pl.Series(series.name, texts, dtype=TEXT)
+
+
+def _refuse_other_than_text(series: pl.Series, path: Path) -> None:
+    odd = next(
+        (row, value)
+        for row, value in enumerate(series, start=1)
+        if value is not None and not isinstance(value, str)
+    )
+    raise BadInput(
+        f"{path}: row {odd[0]}, column {series.name!r}: {_short(odd[1])} is not text; quote it, "
+        "one text a row"
+    )
+
+
+def _number(series: pl.Series, path: Path) -> pl.Series:
+    """Numbers, also when written as text; an empty field is null, NaN and infinity are refused."""
+    if series.dtype == TEXT:
+        series = series.replace("", None)
+    given, shown = series.is_not_null(), series
+    if series.dtype == pl.Object:
+        texts = [None if value is None else str(value) for value in series]
+        series = pl.Series(series.name, texts, dtype=TEXT)
+    try:
+        numbers = series.cast(REAL, strict=False)
+    except pl.exceptions.PolarsError:
+        numbers = pl.Series(series.name, [None] * len(series), dtype=REAL)
+    wrong = given & ~numbers.is_finite().fill_null(value=False)
+    if wrong.any():
+        row = _first(wrong)
+        raise BadInput(
+            f"{path}: row {row}, column {series.name!r}: {_short(shown[row - 1])} is not a finite "
+            "number; correct it, or leave it empty (null) when it is missing"
+        )
+    return numbers
+
+
+def _refuse_blank(rows: pl.DataFrame, name: str, path: Path) -> None:
+    blank = rows[name].str.strip_chars() == ""
+    if blank.any():
+        raise BadInput(f"{path}: row {_first(blank)} has an empty {name!r}; remove the row")
+
+
+def _unique(rows: pl.DataFrame, duplicates: str, path: Path) -> pl.DataFrame:
+    again = ~rows.select(first=pl.struct(PROMPT).is_first_distinct())["first"]
+    if duplicates == "refuse" and again.any():
+        second = _first(again)
+        same = rows.select(pl.all_horizontal(pl.col(n) == rows[n][second - 1] for n in PROMPT))
+        raise BadInput(
+            f"{path}: rows {_first(same.to_series())} and {second} are the same prompt "
+            "(instruction and input); remove one"
+        )
+    return rows.filter(~again)
+
+
+def _numbered(rows: pl.DataFrame, given: bool) -> pl.DataFrame:
+    """Answers of one generator to one prompt counted from 0, unless the file counts itself."""
+    if given:
+        return rows
+    same = [*PROMPT, "generator"]
+    return rows.with_columns(sample_index=pl.int_range(pl.len(), dtype=pl.Int64).over(same))
+
+
+def _judged(rows: pl.DataFrame, has_status: bool, path: Path) -> pl.DataFrame:
+    """Preferences between 1 and 2, or null where the judgement failed; and what that means."""
+    given = rows["preference"]
+    valid = given.is_between(1, 2) | given.is_in([OLD_TIE, FAILED]) | given.is_null()
+    if not valid.all():
+        row = _first(~valid)
+        raise BadInput(
+            f"{path}: row {row}, column 'preference': {given[row - 1]} is outside 1 (output_1) to "
+            "2 (output_2); correct it, or write null when there is none"
+        )
+    told = pl.col("preference").replace({OLD_TIE: 1.5, FAILED: None})
+    status = (
+        pl.when(told.is_null())
+        .then(pl.lit("failed"))
+        .when(told == TIE)
+        .then(pl.lit("tie"))
+        .otherwise(pl.lit("ok"))
+    )
+    return rows.with_columns(told, status=pl.col("status") if has_status else status)
+
+
+def _first(flags: pl.Series) -> int:
+    """Row, from 1, of the first true flag."""
+    found = flags.arg_max()
+    return 1 + (found or 0)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

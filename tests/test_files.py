@@ -1,0 +1,202 @@
+"""Foreign files: what passes unchanged, and what is refused in which words."""
+
+import json
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from alpacafarm_core.artifacts import Candidates, Preferences
+from alpacafarm_core.errors import BadInput, Missing
+from alpacafarm_core.files import KINDS, load, read
+
+SHARED = Path(os.environ.get("ALPACAFARM_SHARED") or Path(__file__).parents[2] / "shared")
+PAIR = {"instruction": "Say hi", "output_1": "hi", "output_2": "hello", "preference": 2}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write text, bytes, rows or a frame under a name, and return the path."""
+
+    def to(name: str, content: str | bytes | list | pl.DataFrame) -> Path:
+        path = tmp_path / name
+        if isinstance(content, pl.DataFrame):
+            content.write_parquet(path)
+        else:
+            text = json.dumps(content) if isinstance(content, list) else content
+            path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return to
+
+
+def refusal(path, kind="preferences") -> str:
+    """The one line with which a file is refused."""
+    with pytest.raises(BadInput) as caught:
+        read(path, kind)
+    line = str(caught.value)
+    assert str(path) in line
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_have_the_columns_of_their_kind(write, kind):
+    row = {"output": "a", "generator": "gpt", "model": "x", "win_rate": 5.5, **PAIR}
+    rows = read(write("rows.json", [row]), kind)
+    assert rows.schema == pl.Schema(KINDS[kind].columns)
+
+
+def test_all_formats_say_the_same(write):
+    lines = '{"instruction": "a", "output": "1"}\n\n{"instruction": "b", "output": ""}\n'
+    expected = read(write("rows.jsonl", lines), "candidates")
+    assert expected["output"].to_list() == ["1", ""]
+    for path in (
+        write("lines.json", lines),
+        write("rows.csv", "instruction,output\na,1\nb,\n"),
+        write("rows.tsv", "\ufeffinstruction\toutput\na\t1\nb\t\n"),
+        write("rows.parquet", pl.DataFrame({"instruction": ["a", "b"], "output": ["1", ""]})),
+    ):
+        assert read(path, "candidates").equals(expected)
+
+
+def test_what_a_file_does_not_say_is_filled_in(write):
+    (row,) = read(write("pairs.json", [PAIR]), "preferences").to_dicts()
+    assert (row["input"], row["output_1_ids"], row["is_noisy"]) == ("", [], False)
+    assert (row["price"], row["tokens"]) == (None, None)
+
+
+def test_our_own_table_comes_back_unchanged(write):
+    rows = read(write("pairs.json", [PAIR]), "preferences").with_columns(
+        output_1_ids=pl.Series([[1, 2]], dtype=Preferences.columns["output_1_ids"]),
+        is_noisy=pl.lit(True),
+        status=pl.lit("refused"),
+        preference=pl.lit(None, dtype=pl.Float64),
+    )
+    assert read(write("rows.parquet", rows), "preferences").equals(rows)
+
+
+def test_old_ties_and_failures_are_told_apart(write):
+    labels = [1, 0, 1.5, -1, None, 1.25]
+    rows = read(write("a.json", [PAIR | {"preference": x} for x in labels]), "preferences")
+    assert rows["preference"].to_list() == [1, 1.5, 1.5, None, None, 1.25]
+    assert rows["status"].to_list() == ["ok", "tie", "tie", "failed", "failed", "ok"]
+
+
+def test_both_generations_of_alpaca_eval_names_are_known(write):
+    old = PAIR | {"price_per_example": 0.1, "time_per_example": 2, "raw_completion": "m"}
+    new = PAIR | {
+        "preference_price_per_example": 0.1,
+        "preference_time_per_example": 2.0,
+        "preference_raw_completion": "m",
+    }
+    first, second = (read(write("a.json", [row]), "preferences") for row in (old, new))
+    assert first.equals(second)
+    assert first["seconds"][0] == 2
+
+
+def test_a_judges_whole_answer_is_kept_as_json(write):
+    raw = [{"logprobs": []}, "m", None]
+    path = write("a.json", [PAIR | {"raw_completion": value} for value in raw])
+    found = read(path, "preferences")["raw_completion"].to_list()
+    assert found == ['{"logprobs": []}', "m", ""]
+
+
+def test_chosen_and_rejected_become_a_pair(write):
+    rows = read(
+        write("a.json", [{"prompt": "Say hi", "chosen": "hi", "rejected": "no"}]), "preferences"
+    )
+    (row,) = rows.select("instruction", "output_1", "output_2", "preference").rows()
+    assert row == ("Say hi", "hi", "no", 1)
+
+
+def test_answers_to_one_prompt_are_counted(write):
+    path = write("a.json", [{"instruction": i, "output": "x"} for i in "abaa"])
+    assert read(path, "candidates")["sample_index"].to_list() == [0, 0, 1, 2]
+
+
+def test_the_first_of_a_prompt_may_be_kept(write):
+    path = write("a.csv", "instruction,dataset\na,1\nb,2\na,3\n")
+    assert read(path, "instructions", duplicates="first")["dataset"].to_list() == ["1", "2"]
+
+
+def test_a_published_leaderboard_names_models_in_its_first_column(write):
+    path = write("board.csv", ",win_rate,n_wins,avg_length\ngpt4,95.5,761.0,\n")
+    (row,) = read(path, "leaderboard").to_dicts()
+    assert (row["model"], row["n_wins"], row["avg_length"]) == ("gpt4", 761, None)
+
+
+BAD = {
+    "missing column": ("a.json", [{"instruction": "a"}], ["no column 'output_1'"]),
+    "misspelt column": (
+        "a.json",
+        [{"instruction": "a", "output_1": "b", "output2": "c", "preference": 1}],
+        ["no column 'output_2'", "rename 'output2'"],
+    ),
+    "empty file": ("a.json", "", ["empty"]),
+    "no rows": ("a.json", [], ["no rows"]),
+    "header only": ("a.csv", "instruction,output_1,output_2,preference\n", ["no rows"]),
+    "broken array": ("a.json", '[\n{"a": 1},\n{"a" 2}]', ["line 3", "broken JSON"]),
+    "broken line": ("a.jsonl", '{"a": 1}\n{"a": \n', ["line 2", "broken JSON"]),
+    "not an array": ("a.json", '{"a": 1}', ["array of objects"]),
+    "not an object": ("a.json", [PAIR, 7], ["row 2", "int"]),
+    "not UTF-8": ("a.json", b'[{"a": "\xff"}]', ["byte 8", "UTF-8"]),
+    "ragged CSV": ("a.csv", "instruction,b\nx,y\nx,y,z\n", ["line 3", "3 fields"]),
+    "short CSV row": ("a.csv", "instruction,b\nx,y\nx\n", ["line 3", "1 fields"]),
+    "not Parquet": ("a.parquet", b"PAR1 nonsense", ["not a Parquet file"]),
+    "unknown ending": ("a.xlsx", b"PK", ["unknown ending", ".parquet"]),
+    "NaN": ("a.json", [PAIR, PAIR | {"preference": float("nan")}], ["row 2", "nan"]),
+    "out of range": ("a.json", [PAIR, PAIR | {"preference": 3}], ["row 2", "3.0", "outside"]),
+    "text for a number": (
+        "a.csv",
+        "instruction,output_1,output_2,preference\na,b,c,1\na,b,c,first\n",
+        ["row 2", "'preference'", "'first'"],
+    ),
+    "mixed numbers": ("a.json", [PAIR, PAIR | {"preference": "x"}], ["row 2", "'x'"]),
+    "number for a text": ("a.json", [PAIR | {"output_1": 5}], ["row 1", "'output_1'", "not text"]),
+    "list for a text": ("a.json", [PAIR, PAIR | {"output_2": ["x"]}], ["row 2", "not text"]),
+    "no answer": ("a.json", [PAIR, PAIR | {"output_2": None}], ["row 2", "'output_2'"]),
+    "no answer at all": ("a.json", [PAIR | {"output_2": None}], ["'output_2'", "no value"]),
+    "blank instruction": ("a.json", [PAIR | {"instruction": " "}], ["row 1", "'instruction'"]),
+    "other flags": ("a.json", [PAIR | {"is_noisy": ["x"]}], ["'is_noisy'"]),
+}
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_a_bad_file_is_refused_in_one_line(write, why):
+    name, content, words = BAD[why]
+    line = refusal(write(name, content))
+    assert all(word in line for word in words), line
+
+
+def test_a_prompt_that_comes_twice_names_both_rows(write):
+    path = write("a.csv", "instruction,input\nb,\na,x\na,\na,x\n")
+    assert "rows 2 and 4" in refusal(path, "instructions")
+
+
+def test_a_parquet_file_cut_short_is_refused(write):
+    whole = write("a.parquet", pl.DataFrame([PAIR])).read_bytes()
+    assert "cut short" in refusal(write("b.parquet", whole[: len(whole) // 2]))
+
+
+def test_a_nan_in_parquet_is_refused(write):
+    rows = pl.DataFrame([PAIR | {"preference": x} for x in (1.0, float("nan"))])
+    assert "row 2" in refusal(write("a.parquet", rows))
+
+
+def test_no_file_is_missing(tmp_path):
+    with pytest.raises(Missing, match="no file"):
+        load(tmp_path / "nowhere.json")
+
+
+def test_the_tools_own_files_pass_unchanged():
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no shared/data beside the project and ALPACAFARM_SHARED not set")
+    folder = SHARED / "data" / "alpaca_eval_files"
+    outputs = read(folder / "model_outputs.json", "candidates")
+    judged = read(folder / "annotations.json", "preferences")
+    assert outputs.schema == pl.Schema(Candidates.columns)
+    assert outputs.height == judged.height == 805
+    assert judged["output_2"].to_list() == outputs["output"].to_list()
+    assert judged["preference"].null_count() == 0
