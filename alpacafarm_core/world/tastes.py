@@ -1,0 +1,100 @@
+"""Tastes: what a judge of this world makes of two outputs, beyond their true utility.
+
+A taste weighs the terms of the utility in its own way, adds leanings that utility does not have
+(towards the first shown, the longer, the list), and makes mistakes. The leanings are the biases
+found in AlpacaFarm (arXiv 2305.14387, section 4.2), sized with `benchmarks/judge_pool.py`.
+"""
+
+import hashlib
+import math
+import re
+from typing import NamedTuple
+
+from alpacafarm_core.world.utility import Terms, terms
+
+_LIST = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)]|[a-z][.)])\s+\w", re.MULTILINE | re.IGNORECASE)
+_LONG = 60.0
+_WORDS = Terms(
+    content="has more of what is needed and less that is wrong",
+    following="does what was asked",
+    form="reads better",
+    detail="says more that is useful",
+    brevity="does not run on",
+)
+
+
+class Shown(NamedTuple):
+    """Two outputs in the order in which a judge sees them."""
+
+    instruction: str
+    input: str
+    first: str
+    second: str
+
+
+class Taste(NamedTuple):
+    """Weights on the terms of utility, leanings and the scale of logistic mistakes, all alike.
+
+    `first`, `longer` and `lists` are added to the margin of the output they favour; `mistakes`
+    counts at temperature 1 and grows in step with it.
+    """
+
+    content: float = 1.0
+    following: float = 1.0
+    form: float = 1.0
+    detail: float = 1.0
+    brevity: float = 1.0
+    first: float = 0.0
+    longer: float = 0.0
+    lists: float = 0.0
+    mistakes: float = 0.3
+
+
+class Opinion(NamedTuple):
+    """Which output is better, and the reason a judge would give for it."""
+
+    first_is_better: bool
+    reason: str
+
+
+def opinion(taste: Taste, shown: Shown, temperature: float, seed: str) -> Opinion:
+    """What a judge with this taste says; its mistakes depend on the texts and `seed` alone."""
+    gains = _gains(taste, shown)
+    margin = sum(gains) + _leaning(taste, shown)
+    draw = uniform(seed, *shown)
+    margin += taste.mistakes * temperature * math.log(draw / (1 - draw))
+    first_is_better = margin > 0 or (margin == 0 and draw < 0.5)
+    return Opinion(first_is_better, _reason(gains, first_is_better))
+
+
+def uniform(*parts: str) -> float:
+    """A number strictly between 0 and 1 that depends on the parts alone."""
+    text = "\x1f".join(parts).encode("utf-8", "surrogatepass")
+    drawn = int.from_bytes(hashlib.blake2b(text, digest_size=6).digest())
+    return (drawn + 0.5) / 2**48
+
+
+def has_list(text: str) -> bool:
+    """Whether a line starts as an item of a list does."""
+    return _LIST.search(text) is not None
+
+
+def _gains(taste: Taste, shown: Shown) -> list[float]:
+    """How much the first is ahead on each term, weighed."""
+    first = terms(shown.instruction, shown.input, shown.first)
+    second = terms(shown.instruction, shown.input, shown.second)
+    weights = taste[: len(first)]
+    return [weight * (a - b) for weight, a, b in zip(weights, first, second, strict=True)]
+
+
+def _leaning(taste: Taste, shown: Shown) -> float:
+    length = math.tanh((len(shown.first) - len(shown.second)) / _LONG)
+    lists = has_list(shown.first) - has_list(shown.second)
+    return taste.first + taste.longer * length + taste.lists * lists
+
+
+def _reason(gains: list[float], first_is_better: bool) -> str:
+    ahead = gains if first_is_better else [-gain for gain in gains]
+    best = max(range(len(ahead)), key=ahead.__getitem__)
+    name = "Output (a)" if first_is_better else "Output (b)"
+    return f"{name} {_WORDS[best]}." if ahead[best] > 0 else f"{name} is the one I like more."
