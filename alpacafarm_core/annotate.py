@@ -300,6 +300,6 @@ def _refuse_unmatched(left: pl.DataFrame, right: pl.DataFrame, key: Sequence[str
     ]
     if any(alone):
         raise BadInput(
-            f"{alone[1]} of {right.height} rows have no rival and {alone[0]} of {left.height} "
-            "rivals no row; both tables must answer the same prompts (instruction, input)"
+            f"{alone[0]} of {left.height} rows for output_1 and {alone[1]} of {right.height} for "
+            "output_2 stand alone; each prompt (instruction, input) needs both"
         )

@@ -72,12 +72,19 @@ class Panel(Value):
     seed: int = Field(default=0, ge=0, description="Seed of draws and answers")
     order: Literal["random", "fixed"] = Field(default="random", description="Which is shown first")
 
+    @property
+    def endpoint(self) -> str:
+        """Where all its annotators are asked."""
+        return self.annotators[0].endpoint
+
     @model_validator(mode="after")
-    def names_are_distinct(self) -> "Panel":
-        """Refuse two annotators of one name: labels could not be told apart."""
+    def is_one_pool(self) -> "Panel":
+        """Refuse names that stand twice, as labels could not be told apart, and two endpoints."""
         names = [annotator.name for annotator in self.annotators]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"panel {self.name} has several annotators named {', '.join(twice)}")
+        if len(endpoints := {annotator.endpoint for annotator in self.annotators}) > 1:
+            raise ValueError(f"panel {self.name} asks {', '.join(sorted(endpoints))}; ask one")
         return self
 
 
