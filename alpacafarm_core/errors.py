@@ -35,8 +35,12 @@ class BudgetReached(FarmError):
     exit_code = 3
 
 
+class Unanswered(FarmError):
+    """Some calls to a judge failed for good; what was answered is kept and a rerun asks the rest."""
+
+
 class JudgeFailed(FarmError):
-    """A judge gave no usable answers, or failed its self-test."""
+    """A judge failed its self-test."""
 
     exit_code = 4
 

@@ -5,6 +5,7 @@ Every field is set by `ALPACAFARM_<FIELD>`, for example `ALPACAFARM_MICRO_BATCH=
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field
@@ -20,6 +21,8 @@ class Machine(Value):
     micro_batch: int = Field(default=32, ge=1, description="Rows per forward pass")
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     threads: int = Field(default=0, ge=0, description="0 leaves torch's own choice")
+    apart: Literal["auto", "yes", "no"] = "auto"
+    deadline: float = Field(default=86_400, gt=0, description="Seconds a job apart may take")
 
     @classmethod
     def here(cls) -> Self:
@@ -28,6 +31,16 @@ class Machine(Value):
         found = {name: os.environ.get(prefix + name.upper()) for name in cls.model_fields}
         return cls.model_validate({k: v for k, v in found.items() if v})
 
+    def is_apart(self) -> bool:
+        """Whether heavy stages run in a process of their own: by default where a GPU does."""
+        if self.apart == "auto":
+            return self.device == "cuda" or (self.device == "auto" and _has_gpu())
+        return self.apart == "yes"
+
     def has_vllm(self) -> bool:
         """Whether vLLM (either build) is installed."""
         return find_spec("vllm") is not None
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists()

@@ -39,10 +39,11 @@ KINDS: dict[str, type[Artifact]] = {
 
 
 class Made(NamedTuple):
-    """What a stage hands over: rows, or a scratch folder of files; and figures for the manifest."""
+    """What a stage hands over: rows or a scratch folder, figures for the manifest, other files."""
 
     content: pl.DataFrame | Path
     notes: dict[str, Any] = {}  # noqa: RUF012 (never changed; a NamedTuple has no factories)
+    files: dict[str, bytes] = {}  # noqa: RUF012
 
 
 class Manifest(Value):
@@ -118,6 +119,8 @@ class Store:
         """Finish an artifact: files first, manifest last, then one rename."""
         draft = made.content if isinstance(made.content, Path) else self.scratch()
         rows = self._lay_rows(artifact, made.content, draft)
+        for name, content in made.files.items():
+            (draft / name).write_bytes(content)
         files = {str(f.relative_to(draft)): f for f in sorted(draft.rglob("*")) if f.is_file()}
         manifest = Manifest(
             kind=artifact.kind,

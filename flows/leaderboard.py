@@ -13,6 +13,7 @@ from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
 from flows.evaluate import evaluated
 from flows.prepare import FARM, started
+from tasks.tally import publish
 
 DEMO = ("sft", "feedme", "best_of_n", "dpo", "ppo")
 
@@ -32,7 +33,9 @@ def ranked(methods: Sequence[Method], setup: Setup, farm: Farm = FARM) -> Leader
     for method in methods:
         policy = method.seeded(setup.seed).optimise(farm, start)
         rows[method.name] = evaluated(policy, setup, farm)
-    return farm.tally(rows)
+    board = farm.tally(rows)
+    publish(board, rows)
+    return board
 
 
 @flow(log_prints=True)

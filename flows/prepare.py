@@ -34,9 +34,7 @@ def preferences(setup: Setup, policy: Policy, farm: Farm = FARM) -> Preferences:
     if setup.recorded:
         return farm.recorded(setup.source)
     prompts = farm.instructions(setup.source, "preference", setup.sizes.preference)
-    sampling = Sampling(
-        n=2, temperature=1.0, max_tokens=setup.sizes.max_tokens, seed=setup.seed
-    )
+    sampling = Sampling(n=2, temperature=1.0, max_tokens=setup.sizes.max_tokens, seed=setup.seed)
     pairs = farm.generate(policy, prompts, sampling)
     panel = load(setup.panel, flip=setup.flip, seed=setup.seed)
     return farm.annotate(pairs, pairs, panel)

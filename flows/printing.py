@@ -34,7 +34,9 @@ def show_board(document: dict[str, Any], as_json: bool) -> None:
     print(f"{document['seconds']:.1f} s · ${document['cost_usd']:.2f} of judgements, all told")
     if document.get("folder"):
         print(f"artifacts  {document['folder']}  (rows.parquet, leaderboard.csv, leaderboard.png)")
-        print(f"look       alpacafarm show {document['key']} · alpacafarm lineage {document['key']}")
+        print(
+            f"look       alpacafarm show {document['key']} · alpacafarm lineage {document['key']}"
+        )
         print("UI         make ui")
 
 

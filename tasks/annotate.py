@@ -2,14 +2,27 @@
 
 from alpacafarm_core import annotate as core
 from alpacafarm_core.artifacts import Candidates, Preferences
+from alpacafarm_core.errors import Unanswered
 from alpacafarm_core.llm import ask_for
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.store import Made
 from tasks.stage import ledger, stage, store
 
 
-@stage(Preferences, version=1)
+@stage(Preferences, version=1, retries=2, retry_delay_seconds=10)
 def annotate(candidates: Candidates, rivals: Candidates, panel: Panel) -> Made:
-    """Ask the panel which of two outputs is better."""
+    """Ask the panel which of two outputs is better; raises Unanswered while a call fails."""
     pairs = core.pair(store().read(candidates), store().read(rivals))
-    return Made(core.annotate(pairs, panel, ask_for, ledger()))
+    labels, spent = core.judge(pairs, panel, ask_for(panel.endpoint), ledger())
+    if spent.rows_failed:
+        raise Unanswered(
+            f"{spent.rows_failed} of {pairs.height} pairs got no answer from {panel.endpoint}; "
+            "what was answered is kept, run again to ask only for the rest"
+        )
+    notes = {
+        "calls_bought": spent.calls,
+        "usd_bought": spent.price,
+        "rows_from_ledger": spent.rows_from_ledger,
+        "usd": float(labels["price"].sum()),
+    }
+    return Made(labels, notes)

@@ -62,7 +62,7 @@ class Stage(Generic[P, A]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> A:
         """The receipt, made now or before."""
-        return (self._task if _in_flow_run() else self._run)(*args, **kwargs)
+        return (self._task if in_flow_run() else self._run)(*args, **kwargs)
 
     def receipt(self, *args: P.args, **kwargs: P.kwargs) -> A:
         """The receipt this call would return; nothing is made."""
@@ -142,7 +142,8 @@ def stage(
     return wrap
 
 
-def _in_flow_run() -> bool:
+def in_flow_run() -> bool:
+    """Whether this code runs inside a flow run, with a server to tell."""
     if "prefect" not in sys.modules:
         return False
     from prefect.context import FlowRunContext

@@ -1,19 +1,25 @@
-"""The leaderboard, and the table, samples and plot of it in the UI."""
+"""The leaderboard, and the tables and plot of it on the run's page."""
 
+import base64
 from collections.abc import Mapping
 
-import polars as pl
 
+from alpacafarm_core import plots
 from alpacafarm_core import tally as core
 from alpacafarm_core.artifacts import Leaderboard
 from alpacafarm_core.farm import Evaluation
-from tasks.stage import stage, store
+from alpacafarm_core.lineage import ancestry
+from alpacafarm_core.store import Made
+from tasks.stage import in_flow_run, stage, store
+
+SAMPLES = 12
+PLOT, CSV = "leaderboard.png", "leaderboard.csv"
 
 
 @stage(Leaderboard, version=1)
-def tally(evaluations: Mapping[str, Evaluation]) -> pl.DataFrame:
-    """Count wins against the reference, one row a model."""
-    return core.board(
+def tally(evaluations: Mapping[str, Evaluation]) -> Made:
+    """Count wins against the reference, one row a model; a plot and a CSV beside the rows."""
+    board = core.board(
         {
             model: (
                 store().read(judged.preferences),
@@ -22,3 +28,55 @@ def tally(evaluations: Mapping[str, Evaluation]) -> pl.DataFrame:
             for model, judged in evaluations.items()
         }
     )
+    return Made(board, files={PLOT: plots.leaderboard(board), CSV: board.write_csv().encode()})
+
+
+def publish(board: Leaderboard, evaluations: Mapping[str, Evaluation]) -> None:
+    """Show a board, its plot, its lineage and answers side by side on the page of a flow run."""
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    rows = store().read(board).to_dicts()
+    create_table_artifact(key="leaderboard", table=rows, description="Against the reference")
+    plot = base64.b64encode((store().path(board) / PLOT).read_bytes()).decode()
+    create_markdown_artifact(
+        key="leaderboard-plot",
+        markdown=f"![win rates](data:image/png;base64,{plot})",
+        description="Win rates with standard errors",
+    )
+    create_table_artifact(
+        key="samples", table=samples(evaluations), description="Answers side by side"
+    )
+    create_markdown_artifact(
+        key="lineage", markdown=drawn(board), description="What the board was made from"
+    )
+
+
+def samples(evaluations: Mapping[str, Evaluation]) -> list[dict[str, str]]:
+    """The first prompts with every model's answer and whether it beat the reference's."""
+    shown: dict[tuple[str, str], dict[str, str]] = {}
+    for model, judged in evaluations.items():
+        for row in store().read(judged.preferences).head(SAMPLES).to_dicts():
+            prompt = (row["instruction"], row["input"])
+            first = {"instruction": prompt[0], "input": prompt[1], "reference": row["output_1"]}
+            entry = shown.setdefault(prompt, first)
+            entry[model] = f"{_mark(row['preference'])} {row['output_2']}"
+    return list(shown.values())
+
+
+def drawn(board: Leaderboard) -> str:
+    """The graph that led to a board, as Mermaid: a stage with its rows and seconds a node."""
+    lines = ["```mermaid", "graph TD"]
+    for made in ancestry(store(), board):
+        rows = "" if made.rows is None else f"<br/>{made.rows} rows"
+        lines.append(f'  {made.key}["{made.recipe.stage}{rows}<br/>{made.seconds:.1f} s"]')
+        for folders in made.recipe.inputs.values():
+            lines += [f"  {folder.partition('/')[2]} --> {made.key}" for folder in folders]
+    return "\n".join([*dict.fromkeys(lines), "```"])
+
+
+def _mark(preference: float | None) -> str:
+    if preference is None:
+        return "?"
+    return "=" if preference == 1.5 else "+" if preference > 1.5 else "-"

@@ -1,22 +1,26 @@
-"""Weights."""
+"""Weights. The heavy work is a job: in this process on a CPU, in one of its own on a GPU."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 from alpacafarm_core.artifacts import Demonstrations, Instructions, Preferences
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import Objective, ProximalObjective
 from alpacafarm_core.settings import Fitting
 from alpacafarm_core.store import Made
+from alpacafarm_core.train.job import call
 from alpacafarm_core.weights import Policy, RewardModel
 from tasks.stage import stage, store
+
+METRICS = "metrics.parquet"
 
 
 @stage(RewardModel, version=1)
 def fit_reward(policy: Policy, preferences: Preferences, fitting: Fitting) -> Made:
     """Fit a Bradley-Terry reward model to labelled pairs."""
-    from alpacafarm_core.reward import fit
-
-    out = store().scratch()
-    rows = store().read(preferences)
-    return Made(out, fit(store().path(policy), out, rows, fitting, Machine.here()))
+    return _weights("reward:fit", store().path(policy), store().read(preferences), fitting)
 
 
 @stage(Policy, version=1)
@@ -27,14 +31,8 @@ def train(
     reference: Policy | None = None,
 ) -> Made:
     """Train a policy on fixed data."""
-    from alpacafarm_core.train.offline import train as core
-
-    out = store().scratch()
-    against = store().path(reference or policy)
-    notes = core(
-        (store().path(policy), against), out, store().read(data), objective, Machine.here()
-    )
-    return Made(out, notes)
+    models = (store().path(policy), store().path(reference or policy))
+    return _weights("train.offline:train", models, store().read(data), objective)
 
 
 @stage(Policy, version=1)
@@ -45,8 +43,22 @@ def roll_out(
     objective: ProximalObjective,
     reference: Policy | None = None,
 ) -> Made:
-    """Train a policy on its own samples."""
-    from alpacafarm_core.train.online import roll_out as core
+    """Train a policy on its own samples and a reward model's scores of them."""
+    models = tuple(store().path(each) for each in (policy, reward, reference or policy))
+    return _weights("train.online:roll_out", models, store().read(instructions), objective)
 
+
+def _weights(
+    function: str,
+    models: Path | tuple[Path, ...],
+    rows: pl.DataFrame,
+    settings: Fitting | Objective | ProximalObjective,
+) -> Made:
+    """Weights in a scratch folder, with the figures of every step beside them as Parquet."""
     out = store().scratch()
-    raise NotImplementedError
+    machine = Machine.here()
+    notes: dict[str, Any] = call(
+        f"alpacafarm_core.{function}", models, out, rows, settings, machine=machine
+    )
+    pl.DataFrame(notes.pop("steps", [])).write_parquet(out / METRICS)
+    return Made(out, notes)
