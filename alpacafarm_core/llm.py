@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from alpacafarm_core.errors import BadInput
 
@@ -123,9 +123,7 @@ class OpenAICompatible:
         self._options = {"base_url": base_url, "timeout": timeout, "max_retries": retries}
         self._concurrency = concurrency
         self._lock = threading.Lock()
-        self._running: tuple[asyncio.AbstractEventLoop, AsyncOpenAI, asyncio.Semaphore] | None = (
-            None
-        )
+        self._running: _Running | None = None
 
     def __call__(self, requests: Sequence[Request]) -> list[Answer]:
         """Answers in the order of the requests."""
@@ -134,9 +132,11 @@ class OpenAICompatible:
 
     def arrivals(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Answers in the order in which they come, each with the index of its request."""
-        loop, client, slots = self._started()
+        running = self._started()
         futures = {
-            asyncio.run_coroutine_threadsafe(_answer(client, slots, request), loop): index
+            asyncio.run_coroutine_threadsafe(
+                _answer(running.client, running.slots, request), running.loop
+            ): index
             for index, request in enumerate(requests)
         }
         try:
@@ -146,7 +146,17 @@ class OpenAICompatible:
             for future in futures:
                 future.cancel()
 
-    def _started(self) -> "tuple[asyncio.AbstractEventLoop, AsyncOpenAI, asyncio.Semaphore]":
+    def close(self) -> None:
+        """Drop the connections; the next request opens new ones."""
+        with self._lock:
+            running, self._running = self._running, None
+        if running is not None:
+            asyncio.run_coroutine_threadsafe(running.client.close(), running.loop).result()
+            running.loop.call_soon_threadsafe(running.loop.stop)
+            running.thread.join()
+            running.loop.close()
+
+    def _started(self) -> "_Running":
         # A client belongs to one event loop; a thread of its own lets any caller share it.
         with self._lock:
             if self._running is None:
@@ -155,9 +165,19 @@ class OpenAICompatible:
                 key = os.environ.get("OPENAI_API_KEY") or "EMPTY"
                 client = AsyncOpenAI(api_key=key, **cast("dict[str, Any]", self._options))
                 loop = asyncio.new_event_loop()
-                threading.Thread(target=loop.run_forever, daemon=True, name="openai").start()
-                self._running = loop, client, asyncio.Semaphore(self._concurrency)
+                thread = threading.Thread(target=loop.run_forever, daemon=True, name="openai")
+                thread.start()
+                self._running = _Running(loop, thread, client, asyncio.Semaphore(self._concurrency))
             return self._running
+
+
+class _Running(NamedTuple):
+    """A client at work: its event loop, the thread that turns it, and free places."""
+
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
+    client: "AsyncOpenAI"
+    slots: asyncio.Semaphore
 
 
 async def _answer(client: "AsyncOpenAI", slots: asyncio.Semaphore, request: Request) -> Answer:

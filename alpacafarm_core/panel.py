@@ -27,7 +27,11 @@ class Annotator(Value):
 
     name: str = Field(description="Name in the table of labels")
     model: str = Field(description="Model asked")
-    endpoint: str = Field(default="world://", description="world:// or a base URL")
+    endpoint: str = Field(
+        default="world://",
+        pattern=r"^(world://|https?://[^@\s]+)$",
+        description="world:// or a base URL without secrets",
+    )
     api: Literal["chat", "completions"] = Field(default="chat", description="Kind of request")
     prompt: str = Field(description="Template for rows without input")
     prompt_with_input: str = Field(description="Template for rows with input")

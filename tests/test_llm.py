@@ -2,15 +2,23 @@
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.llm import Answer, Message, Request, arrivals, ask_for, openai_ask
+from alpacafarm_core.llm import (
+    Answer,
+    Message,
+    OpenAICompatible,
+    Request,
+    arrivals,
+    ask_for,
+    openai_ask,
+)
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 Reply = tuple[int, str, str]
@@ -83,6 +91,20 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         served.shutdown()
 
 
+Asking = Callable[..., OpenAICompatible]
+
+
+@pytest.fixture
+def asking() -> Iterator[Asking]:
+    """Makes clients and closes them."""
+    with ExitStack() as stack:
+
+        def made(url: str, **options: Any) -> OpenAICompatible:
+            return stack.enter_context(closing(openai_ask(url, **options)))
+
+        yield made
+
+
 def request_of(text: str, role: str = "user", **changes: Any) -> Request:
     return Request("m", (Message(role, text),), 1.0, 20, **changes)
 
@@ -92,8 +114,8 @@ BROKEN: Reply = (500, "text/plain", "oh")
 
 
 @pytest.mark.parametrize("server", [{"busy": [BUSY, BUSY, chat("late")]}], indirect=True)
-def test_a_rate_limit_is_waited_out(server: Server) -> None:
-    (answer,) = openai_ask(server.url)([request_of("busy")])
+def test_a_rate_limit_is_waited_out(server: Server, asking: Asking) -> None:
+    (answer,) = asking(server.url)([request_of("busy")])
     assert (answer.status, answer.text) == ("ok", "late")
     assert (answer.prompt_tokens, answer.completion_tokens) == (7, 3)
     assert len(server.seen) == 3
@@ -110,9 +132,9 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("server", [TROUBLE], indirect=True)
-def test_bad_rows_fail_alone_and_say_why(server: Server) -> None:
+def test_bad_rows_fail_alone_and_say_why(server: Server, asking: Asking) -> None:
     prompts = ["fine", *TROUBLE, "fine too"]
-    answers = openai_ask(server.url, retries=1)([request_of(prompt) for prompt in prompts])
+    answers = asking(server.url, retries=1)([request_of(prompt) for prompt in prompts])
     assert [answer.status for answer in answers] == ["ok", *["failed"] * 6, "ok"]
     assert [answer.error for answer in answers[1:4]] == ["HTTP 500", "HTTP 400", "HTTP 401"]
     assert all(answer.error for answer in answers[4:7])
@@ -126,8 +148,8 @@ NULLS = {"null": [chat(None)], "refusal": [chat(None, refusal="I cannot do that.
 
 
 @pytest.mark.parametrize("server", [NULLS], indirect=True)
-def test_null_content_is_an_empty_answer_or_the_refusal(server: Server) -> None:
-    answers = openai_ask(server.url)([request_of("null"), request_of("refusal")])
+def test_null_content_is_an_empty_answer_or_the_refusal(server: Server, asking: Asking) -> None:
+    answers = asking(server.url)([request_of("null"), request_of("refusal")])
     assert [(each.status, each.text) for each in answers] == [
         ("ok", ""),
         ("ok", "I cannot do that."),
@@ -135,27 +157,31 @@ def test_null_content_is_an_empty_answer_or_the_refusal(server: Server) -> None:
 
 
 @pytest.mark.parametrize("server", [{"hang": [(0, "text/plain", "")]}], indirect=True)
-def test_a_hang_ends_at_the_timeout_and_others_arrive_before(server: Server) -> None:
-    ask = openai_ask(server.url, timeout=0.2, retries=0)
+def test_a_hang_ends_at_the_timeout_and_others_arrive_before(
+    server: Server, asking: Asking
+) -> None:
+    ask = asking(server.url, timeout=0.2, retries=0)
     arrived = [group[0] for group in arrivals(ask, [request_of("hang"), request_of("fine")])]
     assert [index for index, _ in arrived] == [1, 0]
     assert arrived[1][1].error == "APITimeoutError"
 
 
-def test_at_most_so_many_are_under_way(server: Server) -> None:
-    openai_ask(server.url, concurrency=2)([request_of(f"p{number}") for number in range(20)])
+def test_at_most_so_many_are_under_way(server: Server, asking: Asking) -> None:
+    asking(server.url, concurrency=2)([request_of(f"p{number}") for number in range(20)])
     assert server.most_at_once <= 2
     assert len(server.seen) == 20
 
 
-def test_nobody_there_is_a_failed_answer() -> None:
-    (answer,) = openai_ask("http://127.0.0.1:9/v1", retries=0)([request_of("x")])
+def test_nobody_there_is_a_failed_answer(asking: Asking) -> None:
+    (answer,) = asking("http://127.0.0.1:9/v1", retries=0)([request_of("x")])
     assert (answer.status, answer.error) == ("failed", "APIConnectionError")
 
 
-def test_sampling_reaches_the_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_reaches_the_server(
+    server: Server, asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    openai_ask(server.url)([request_of("x", seed=5, top_logprobs=2)])
+    asking(server.url)([request_of("x", seed=5, top_logprobs=2)])
     assert server.seen[0] == {
         "model": "m",
         "messages": [{"role": "user", "content": "x"}],
@@ -175,14 +201,16 @@ PLAIN = {"choices": [{"index": 0, "finish_reason": "length", "text": " (a)"}], "
 @pytest.mark.parametrize(
     "server", [{"Better:": [(200, "application/json", json.dumps(PLAIN))]}], indirect=True
 )
-def test_plain_text_goes_to_completions(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_text_goes_to_completions(
+    server: Server, asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "mine")
-    (answer,) = openai_ask(server.url)([request_of("Better:", role="text")])
+    (answer,) = asking(server.url)([request_of("Better:", role="text")])
     assert (answer.text, answer.finish_reason) == (" (a)", "length")
     assert server.keys == {"Bearer mine"}
 
 
-def test_log_probabilities_come_back() -> None:
+def test_log_probabilities_come_back(asking: Asking) -> None:
     top = [{"token": t, "logprob": p, "bytes": None} for t, p in (("m", -0.1), ("M", -2.3))]
     logprobs = {"content": [top[0] | {"top_logprobs": top}], "refusal": None}
     choice = {"index": 0, "finish_reason": "stop", "logprobs": logprobs}
@@ -190,7 +218,7 @@ def test_log_probabilities_come_back() -> None:
     body = json.dumps({"choices": [choice], "usage": USAGE})
     with Server({"x": [(200, "application/json", body)]}) as served:
         threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
-        (answer,) = openai_ask(served.url)([request_of("x", top_logprobs=2)])
+        (answer,) = asking(served.url)([request_of("x", top_logprobs=2)])
         served.shutdown()
     assert answer.logprobs == ({"m": -0.1, "M": -2.3},)
 

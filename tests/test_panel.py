@@ -79,6 +79,13 @@ def test_two_annotators_cannot_share_a_name() -> None:
         panel.Panel(name="p", annotators=(annotator(), annotator(model="other")))
 
 
+def test_a_panel_asks_one_endpoint_and_names_no_secret() -> None:
+    with pytest.raises(ValidationError, match="asks http://b, world://; ask one"):
+        panel.Panel(name="p", annotators=(annotator(), annotator(name="b", endpoint="http://b")))
+    with pytest.raises(ValidationError, match="endpoint"):
+        annotator(endpoint="https://me:secret@host/v1")
+
+
 def test_a_pattern_must_compile() -> None:
     with pytest.raises(ValidationError, match="no regular expression"):
         Choice(first="(")

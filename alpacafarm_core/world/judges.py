@@ -17,23 +17,25 @@ from alpacafarm_core.world.utility import utility
 
 JUDGES = {
     # The dearest: they weigh everything and seldom slip; two of them play a character.
-    "world/judge-gpt4-1": Taste(detail=0.9, longer=0.05, lists=0.05, mistakes=0.25),
-    "world/judge-gpt4-2": Taste(form=1.5, detail=1.2, brevity=0.4, longer=0.25, mistakes=0.3),
-    "world/judge-gpt4-3": Taste(longer=0.05, lists=0.05, mistakes=0.25),
-    "world/judge-gpt4-4": Taste(following=1.3, longer=0.08, lists=0.05, mistakes=0.25),
+    "world/judge-gpt4-1": Taste(detail=0.8, longer=0.02, lists=0.02, mistakes=0.1),
+    "world/judge-gpt4-2": Taste(
+        detail=1.6, form=1.5, brevity=0.4, longer=0.1, lists=-0.04, mistakes=0.12
+    ),
+    "world/judge-gpt4-3": Taste(longer=0.02, lists=0.02, mistakes=0.1),
+    "world/judge-gpt4-4": Taste(following=1.3, longer=0.03, lists=0.02, mistakes=0.1),
     "world/judge-gpt4-5": Taste(
-        detail=0.4, brevity=1.4, first=0.15, longer=-0.1, lists=0.25, mistakes=0.3
+        detail=0.3, brevity=1.6, first=0.06, longer=-0.05, lists=0.1, mistakes=0.12
     ),
     # The cheap ones: chatty, fond of length.
-    "world/judge-chatgpt-1": Taste(content=0.8, longer=0.2, lists=0.1, mistakes=0.35),
-    "world/judge-chatgpt-2": Taste(content=0.9, first=-0.05, longer=0.15, mistakes=0.35),
-    "world/judge-chatgpt-3": Taste(following=0.7, first=0.08, longer=0.2, mistakes=0.35),
-    "world/judge-chatgpt-4": Taste(form=0.7, first=0.1, longer=0.2, lists=0.1, mistakes=0.4),
+    "world/judge-chatgpt-1": Taste(content=0.7, longer=0.09, lists=0.05, mistakes=0.15),
+    "world/judge-chatgpt-2": Taste(content=0.8, first=-0.03, longer=0.07, mistakes=0.14),
+    "world/judge-chatgpt-3": Taste(following=0.5, first=0.04, longer=0.09, mistakes=0.15),
+    "world/judge-chatgpt-4": Taste(form=0.6, first=0.05, longer=0.09, lists=0.05, mistakes=0.18),
     # The old ones: they lean towards what they read first.
-    "world/judge-davinci003-1": Taste(following=0.8, first=0.1, longer=0.12, mistakes=0.4),
-    "world/judge-davinci003-2": Taste(content=0.8, first=0.1, longer=0.15, mistakes=0.4),
-    "world/judge-davinci003-3": Taste(content=0.8, form=1.3, longer=0.15, mistakes=0.4),
-    "world/judge-davinci003-4": Taste(content=0.7, first=0.12, longer=0.2, mistakes=0.45),
+    "world/judge-davinci003-1": Taste(following=0.6, first=0.05, longer=0.05, mistakes=0.18),
+    "world/judge-davinci003-2": Taste(content=0.7, first=0.05, longer=0.06, mistakes=0.18),
+    "world/judge-davinci003-3": Taste(content=0.7, form=1.4, longer=0.06, mistakes=0.18),
+    "world/judge-davinci003-4": Taste(content=0.6, first=0.06, longer=0.08, mistakes=0.2),
 }
 TASTES: dict[str, Taste] = JUDGES | PEOPLE
 

@@ -2,8 +2,6 @@
 
 from alpacafarm_core.world.tastes import Taste, uniform
 
-_MISTAKES = 0.3
-
 
 def _person(number: int) -> Taste:
     """A taste around the common one; no two people weigh alike."""
@@ -12,15 +10,15 @@ def _person(number: int) -> Taste:
         return middle + spread * (2 * uniform("person", str(number), what) - 1)
 
     return Taste(
-        content=around(1.0, 0.4, "content"),
+        content=around(1.0, 0.3, "content"),
         following=around(1.0, 0.4, "following"),
-        form=around(1.0, 0.5, "form"),
-        detail=around(0.8, 0.5, "detail"),
-        brevity=around(0.8, 0.5, "brevity"),
-        first=around(0.02, 0.03, "first"),
-        longer=around(0.08, 0.06, "longer"),
-        lists=around(0.08, 0.06, "lists"),
-        mistakes=around(_MISTAKES, 0.1, "mistakes"),
+        form=around(1.0, 0.4, "form"),
+        detail=around(1.0, 0.6, "detail"),
+        brevity=around(0.9, 0.4, "brevity"),
+        first=around(0.01, 0.02, "first"),
+        longer=around(0.03, 0.03, "longer"),
+        lists=around(0.03, 0.03, "lists"),
+        mistakes=around(0.14, 0.04, "mistakes"),
     )
 
 

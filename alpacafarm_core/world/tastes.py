@@ -14,12 +14,12 @@ from alpacafarm_core.world.utility import Terms, terms
 
 _LIST = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)]|[a-z][.)])\s+\w", re.MULTILINE | re.IGNORECASE)
 _LONG = 60.0
-_WORDS = Terms(
-    content="has more of what is needed and less that is wrong",
-    following="does what was asked",
-    form="reads better",
-    detail="says more that is useful",
-    brevity="does not run on",
+_REASONS = (
+    "has more of what is needed and less that is wrong",
+    "does what was asked",
+    "reads better",
+    "says more that is useful",
+    "does not run on",
 )
 
 
@@ -33,10 +33,11 @@ class Shown(NamedTuple):
 
 
 class Taste(NamedTuple):
-    """Weights on the terms of utility, leanings and the scale of logistic mistakes, all alike.
+    """Weights on the terms of utility, leanings, and the scale of mistakes.
 
-    `first`, `longer` and `lists` are added to the margin of the output they favour; `mistakes`
-    counts at temperature 1 and grows in step with it.
+    With all weights 1, no leanings and no mistakes it is utility itself. `first`, `longer` and
+    `lists` are in units of utility and favour the first shown, the longer and the list; `mistakes`
+    is the scale of logistic noise on the margin at temperature 1 and grows in step with it.
     """
 
     content: float = 1.0
@@ -47,7 +48,21 @@ class Taste(NamedTuple):
     first: float = 0.0
     longer: float = 0.0
     lists: float = 0.0
-    mistakes: float = 0.3
+    mistakes: float = 0.0
+
+    def value(self, seen: Terms) -> float:
+        """How good an answer with these terms is to this taste, in [0, 1]."""
+        weights = 0.5 * self.content, 0.25 * self.following, 0.25 * self.detail
+        wanted = zip(weights, (seen.content, seen.following, seen.detail), strict=True)
+        said = sum(weight * term for weight, term in wanted) / sum(weights)
+        patience = max(0.0, 1 - 0.6 * self.brevity * (1 - seen.brevity))
+        return float(seen.form**self.form * patience * said)
+
+    def leaning(self, shown: Shown) -> float:
+        """What speaks for the first beside its value."""
+        length = math.tanh((len(shown.first) - len(shown.second)) / _LONG)
+        lists = has_list(shown.first) - has_list(shown.second)
+        return self.first + self.longer * length + self.lists * lists
 
 
 class Opinion(NamedTuple):
@@ -59,12 +74,13 @@ class Opinion(NamedTuple):
 
 def opinion(taste: Taste, shown: Shown, temperature: float, seed: str) -> Opinion:
     """What a judge with this taste says; its mistakes depend on the texts and `seed` alone."""
-    gains = _gains(taste, shown)
-    margin = sum(gains) + _leaning(taste, shown)
+    first = terms(shown.instruction, shown.input, shown.first)
+    second = terms(shown.instruction, shown.input, shown.second)
     draw = uniform(seed, *shown)
+    margin = taste.value(first) - taste.value(second) + taste.leaning(shown)
     margin += taste.mistakes * temperature * math.log(draw / (1 - draw))
     first_is_better = margin > 0 or (margin == 0 and draw < 0.5)
-    return Opinion(first_is_better, _reason(gains, first_is_better))
+    return Opinion(first_is_better, _reason(first, second, first_is_better))
 
 
 def uniform(*parts: str) -> float:
@@ -79,22 +95,9 @@ def has_list(text: str) -> bool:
     return _LIST.search(text) is not None
 
 
-def _gains(taste: Taste, shown: Shown) -> list[float]:
-    """How much the first is ahead on each term, weighed."""
-    first = terms(shown.instruction, shown.input, shown.first)
-    second = terms(shown.instruction, shown.input, shown.second)
-    weights = taste[: len(first)]
-    return [weight * (a - b) for weight, a, b in zip(weights, first, second, strict=True)]
-
-
-def _leaning(taste: Taste, shown: Shown) -> float:
-    length = math.tanh((len(shown.first) - len(shown.second)) / _LONG)
-    lists = has_list(shown.first) - has_list(shown.second)
-    return taste.first + taste.longer * length + taste.lists * lists
-
-
-def _reason(gains: list[float], first_is_better: bool) -> str:
-    ahead = gains if first_is_better else [-gain for gain in gains]
+def _reason(first: Terms, second: Terms, first_is_better: bool) -> str:
+    sign = 1 if first_is_better else -1
+    ahead = [sign * (a - b) for a, b in zip(first, second, strict=True)]
     best = max(range(len(ahead)), key=ahead.__getitem__)
     name = "Output (a)" if first_is_better else "Output (b)"
-    return f"{name} {_WORDS[best]}." if ahead[best] > 0 else f"{name} is the one I like more."
+    return f"{name} {_REASONS[best]}." if ahead[best] > 0 else f"{name} is the one I like more."
