@@ -19,7 +19,7 @@ _REFUSAL = re.compile(
     r"i['\u2019]m (?:unable|not able)|as an ai\b|i (?:will|must) (?:not|decline))",
     re.IGNORECASE,
 )
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_OPENING = re.compile(r"[\[{]")
 _MARKS: dict[object, float] = {True: 1.0, False: 2.0, "a": 1.0, "b": 2.0, "tie": 1.5}
 
 
@@ -99,9 +99,10 @@ def _scanner(first: str, second: str, tie: str) -> re.Pattern[str]:
 
 
 def _json(text: str) -> Any:
-    fenced = _FENCE.search(text)
+    """The first JSON list or object, whatever stands around it; None when there is none."""
+    opening = _OPENING.search(text)
     try:
-        return json.loads(fenced.group(1) if fenced else text)
+        return json.JSONDecoder().raw_decode(text, opening.start())[0] if opening else None
     except ValueError:
         return None
 

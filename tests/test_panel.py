@@ -133,6 +133,7 @@ def test_choices_are_read_line_by_line(text: str, size: int, marks: list[float] 
         ('{"a_is_better": true}', 1, [1.0]),
         ('[{"a_is_better": false}, {"a_is_better": "tie"}]', 2, [2.0, 1.5]),
         ('Well:\n```json\n{"a_is_better": false}\n```', 1, [2.0]),
+        ('I think: {"a_is_better": true}. Good luck!', 1, [1.0]),
         ('{"a_is_better": tr', 1, [None]),
         ('{"a_is_better": null}', 1, [None]),
         ('{"better": true}', 1, [None]),
