@@ -29,9 +29,8 @@ from alpacafarm_core.artifacts import (
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.formats import load
 
-__all__ = ["KINDS", "Kind", "load", "read"]
+__all__ = ["ALSO_CALLED", "KINDS", "kind_named", "load", "read"]
 
-Kind = Literal["instructions", "demonstrations", "candidates", "preferences", "leaderboard"]
 KINDS: dict[str, type[Table]] = {
     "instructions": Instructions,
     "demonstrations": Demonstrations,
@@ -39,6 +38,7 @@ KINDS: dict[str, type[Table]] = {
     "preferences": Preferences,
     "leaderboard": Leaderboard,
 }
+ALSO_CALLED = {"model_outputs": "candidates", "annotations": "preferences"}
 REQUIRED = {
     "instructions": ("instruction",),
     "demonstrations": ("instruction", "output"),
@@ -62,13 +62,13 @@ TIE, OLD_TIE, FAILED = 1.5, 0.0, -1.0
 
 
 def read(
-    path: Path | str, kind: Kind, duplicates: Literal["refuse", "first"] = "refuse"
+    path: Path | str, kind: str, duplicates: Literal["refuse", "first"] = "refuse"
 ) -> pl.DataFrame:
     """Rows of a file, in its order, with the columns of `kind`; raises BadInput.
 
     A prompt that comes twice among instructions is refused, or its first row is kept.
     """
-    path = Path(path)
+    path, kind = Path(path), kind_named(kind)
     raw = _named(load(path), kind)
     _check_columns(raw, kind, path)
     columns = KINDS[kind].columns
@@ -80,6 +80,14 @@ def read(
         "preferences": lambda: _judged(rows, "status" in raw.columns, path),
     }
     return finish[kind]() if kind in finish else rows
+
+
+def kind_named(name: str) -> str:
+    """The kind that a name stands for; raises BadInput when there is none."""
+    kind = ALSO_CALLED.get(name, name)
+    if kind not in KINDS:
+        raise BadInput(f"cannot read a file as {name!r}; use {', '.join((*KINDS, *ALSO_CALLED))}")
+    return kind
 
 
 def _named(raw: pl.DataFrame, kind: str) -> pl.DataFrame:

@@ -185,6 +185,13 @@ def test_a_nan_in_parquet_is_refused(write):
     assert "row 2" in refusal(write("a.parquet", rows))
 
 
+def test_a_kind_may_go_by_the_tools_name_for_it(write):
+    path = write("a.json", [PAIR])
+    assert read(path, "annotations").equals(read(path, "preferences"))
+    with pytest.raises(BadInput, match="cannot read a file as 'pairs'; use instructions"):
+        read(path, "pairs")
+
+
 def test_no_file_is_missing(tmp_path):
     with pytest.raises(Missing, match="no file"):
         load(tmp_path / "nowhere.json")
