@@ -1,0 +1,116 @@
+"""Instructions of the built-in world, in AlpacaFarm's five splits and five sources.
+
+Every content (what is asked, with its input and its wish) belongs to one split by a stable hash,
+so that no two splits ask the same thing, whatever the seed, the size and the phrasing. The sources
+stand for the five that make up AlpacaFarm's 805 evaluation instructions and differ in the families
+they draw from: only `selfinstruct` has inputs, `koala` likes facts, `oasst` tasks, `vicuna` long
+texts, `helpful_base` advice. Their shares are those of the 805.
+"""
+
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from itertools import accumulate
+from random import Random
+
+from alpacafarm_core.world.asking import FAMILIES
+from alpacafarm_core.world.tasks import Question
+from alpacafarm_core.world.understanding import put
+
+SPLITS = ("sft", "preference", "unlabeled", "val", "eval")
+
+# Contents per hundred. `web` is what the base model reads and no split ever asks.
+POOLS: Mapping[str, int] = {
+    "sft": 17,
+    "preference": 29,
+    "unlabeled": 29,
+    "val": 5,
+    "eval": 5,
+    "web": 15,
+}
+
+SOURCES: Mapping[str, int] = {
+    "selfinstruct": 252,
+    "oasst": 188,
+    "koala": 156,
+    "helpful_base": 129,
+    "vicuna": 80,
+}
+
+MIXES: Mapping[str, Mapping[str, int]] = {
+    "selfinstruct": {
+        "passage": 26, "summary": 14, "row": 12, "rewrite": 12, "pick": 12,
+        "sort": 3, "reverse": 2, "count": 2, "sum": 5, "opposite": 3, "list": 9,
+    },
+    "oasst": {
+        "list": 20, "describe": 20, "steps": 20, "suggest": 15, "choose": 15, "opposite": 5,
+        "sum": 5,
+    },
+    "koala": {"describe": 35, "compare": 30, "list": 15, "choose": 15, "opposite": 5},
+    "helpful_base": {"steps": 25, "suggest": 30, "letter": 15, "plan": 15, "list": 15},
+    "vicuna": {"story": 30, "plan": 20, "letter": 20, "compare": 20, "describe": 10},
+}  # fmt: skip
+
+WISHING = 0.35
+
+
+def instructions(split: str, size: int, seed: int = 0) -> list[dict[str, str]]:
+    """`size` different instructions of a split, the same for the same seed.
+
+    Rows have `instruction`, `input` ("" when none), `dataset` (the source) and `family`. The
+    sources come in the proportions of the 805, exactly so up to rounding.
+    """
+    rng = Random(f"instructions {split} {seed}")
+    drawn: list[dict[str, str]] = []
+    seen: set[tuple[str, str]] = set()
+    for source, share in shares(size).items():
+        stream = _stream(rng, split, source)
+        wanted = len(drawn) + share
+        while len(drawn) < wanted:
+            row = next(stream)
+            if (row["instruction"], row["input"]) not in seen:
+                seen.add((row["instruction"], row["input"]))
+                drawn.append(row)
+    rng.shuffle(drawn)
+    return drawn
+
+
+def shares(size: int) -> dict[str, int]:
+    """How many of `size` rows come from each source; 805 gives the counts of the 805."""
+    total = sum(SOURCES.values())
+    bounds = [0, *(round(size * part / total) for part in accumulate(SOURCES.values()))]
+    return {name: bounds[i + 1] - bounds[i] for i, name in enumerate(SOURCES)}
+
+
+def _stream(rng: Random, split: str, source: str) -> Iterator[dict[str, str]]:
+    mix = MIXES[source]
+    names, weights = list(mix), list(mix.values())
+    while True:
+        family = rng.choices(names, weights)[0]
+        question, wish = content(rng, family, split)
+        yield {
+            "instruction": put(rng, family, question, wish),
+            "input": question.input,
+            "dataset": source,
+            "family": family,
+        }
+
+
+def content(rng: Random, family: str, split: str) -> tuple[Question, str]:
+    """A question of a family with its wish ("" for most), drawn until it falls into the split."""
+    while True:
+        question = FAMILIES[family].draw(rng)
+        allowed = FAMILIES[family].wishes
+        wish = rng.choice(allowed) if allowed and rng.random() < WISHING else ""
+        if split_of(family, question, wish) == split:
+            return question, wish
+
+
+def split_of(family: str, question: Question, wish: str) -> str:
+    """The split that a content belongs to, by a stable hash of its words."""
+    words = [family, wish, question.input, *(f"{k}={v}" for k, v in sorted(question.slots.items()))]
+    digest = blake2b("\n".join(words).encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") % sum(POOLS.values())
+    for name, bound in zip(POOLS, accumulate(POOLS.values()), strict=True):
+        if place < bound:
+            return name
+    raise AssertionError("the pools cover every hash")
