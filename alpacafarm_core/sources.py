@@ -155,7 +155,7 @@ def _written(prompts: pl.DataFrame, skill: float) -> pl.DataFrame:
     from alpacafarm_core.world.writers import write
 
     rows = prompts.select("instruction", "input").iter_rows()
-    outputs = [write(*row, skill, number) for number, row in enumerate(rows)]
+    outputs = [write(asked, given, skill, number) for number, (asked, given) in enumerate(rows)]
     return _texts(prompts.with_columns(output=pl.Series(outputs)))
 
 

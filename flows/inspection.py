@@ -126,16 +126,12 @@ def take_in(
     from alpacafarm_core.store import KINDS, Made
     from flows.printing import show_json
 
-    kind = {"model_outputs": "candidates", "annotations": "preferences"}.get(kind, kind)
-    if kind not in ("instructions", "demonstrations", "candidates", "preferences"):
-        raise BadInput(
-            f"cannot import as {kind!r}; use instructions, demonstrations, candidates or preferences"
-        )
-    arguments = {"file": File.model_validate(file), "kind": kind}
-    rows, opened, started = files.read(file, kind), _open(store), time.time()
-    artifact: Artifact = KINDS[kind](key=key_of("import", 1, arguments))
+    name = files.kind_named(kind)
+    arguments = {"file": File.model_validate(file), "kind": name}
+    rows, opened, started = files.read(file, name), _open(store), time.time()
+    artifact: Artifact = KINDS[name](key=key_of("import", 1, arguments))
     opened.write(artifact, Made(rows), Recipe.of("import", 1, arguments), started)
-    document = {"key": artifact.key, "kind": kind, "rows": rows.height, "quarantined": 0}
+    document = {"key": artifact.key, "kind": name, "rows": rows.height, "quarantined": 0}
     show_json(document) if as_json else _print([document], as_json)
 
 

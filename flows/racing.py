@@ -1,4 +1,4 @@
-"""One race for the command line: the flow on a server when there is one, the plain call otherwise."""
+"""One race for the command line: on a server when there is one, else the plain call."""
 
 import os
 import time

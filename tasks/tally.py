@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Mapping
 
-
 from alpacafarm_core import plots
 from alpacafarm_core import tally as core
 from alpacafarm_core.artifacts import Leaderboard

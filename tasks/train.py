@@ -57,8 +57,6 @@ def _weights(
     """Weights in a scratch folder, with the figures of every step beside them as Parquet."""
     out = store().scratch()
     machine = Machine.here()
-    notes: dict[str, Any] = call(
-        f"alpacafarm_core.{function}", models, out, rows, settings, machine=machine
-    )
+    notes: dict[str, Any] = call(function, models, out, rows, settings, machine=machine)
     pl.DataFrame(notes.pop("steps", [])).write_parquet(out / METRICS)
     return Made(out, notes)

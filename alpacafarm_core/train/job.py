@@ -24,7 +24,7 @@ CALL, RESULT, ROWS = "call.json", "result.json", "result.parquet"
 
 
 def call(function: str, *arguments: Any, machine: Machine) -> Any:
-    """Call `module:name` with the arguments and then the machine; returns figures or a frame.
+    """Call `module:name` of the core with the arguments and the machine; gives figures or a frame.
 
     Raises TrainingFailed when a process of its own dies or outlives `machine.deadline` seconds.
     """
@@ -54,9 +54,9 @@ def _run(folder: Path, function: str, deadline: float) -> None:
         ) from error
 
 
-def _found(function: str) -> Any:
-    module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _found(thing: str) -> Any:
+    module, _, name = thing.partition(":")
+    return getattr(importlib.import_module(f"{str(__package__).partition('.')[0]}.{module}"), name)
 
 
 def _packed(thing: Any, folder: Path, number: int) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def _packed(thing: Any, folder: Path, number: int) -> dict[str, Any]:
         return {"rows": f"{number}.parquet"}
     if isinstance(thing, Value):
         kind = type(thing)
-        return {"value": f"{kind.__module__}:{kind.__qualname__}", "is": thing.model_dump_json()}
+        name = f"{kind.__module__.partition('.')[2]}:{kind.__qualname__}"
+        return {"value": name, "is": thing.model_dump_json()}
     if isinstance(thing, Path):
         return {"path": str(thing)}
     if isinstance(thing, Ledger):
