@@ -14,7 +14,7 @@ from alpacafarm_core.llm import Message, Request, ask_for
 from alpacafarm_core.templates import Example, compiled, shortened
 from alpacafarm_core.world.judges import JUDGES, TASTES, ask, examples
 from alpacafarm_core.world.people import PEOPLE
-from alpacafarm_core.world.tastes import Shown, Taste, has_list, opinion
+from alpacafarm_core.world.tastes import Mood, Shown, Taste, has_list, opinion
 from alpacafarm_core.world.utility import Terms, terms, utility
 
 WORLD = panel.load("world")
@@ -90,12 +90,28 @@ def test_an_answer_depends_on_the_row_and_not_on_its_company() -> None:
     assert together.text.split("\n") == [answer.text for answer in reversed(alone)]
 
 
+def said(taste: Taste, shown: Shown, temperature: float = 0.0, seed: int = 0) -> bool:
+    return opinion(taste, shown, Mood("someone", temperature, seed)).first_is_better
+
+
 def test_temperature_and_seed_make_the_mistakes() -> None:
-    shown = Shown(PROMPT, "", GOOD, BAD)
-    wild = [opinion(Taste(mistakes=5.0), shown, 1.0, str(seed))[0] for seed in range(200)]
-    greedy = {opinion(Taste(mistakes=5.0), shown, 0.0, str(seed))[0] for seed in range(200)}
-    assert 60 < sum(wild) < 140
-    assert len(greedy) == 1
+    shown, wild = Shown(PROMPT, "", GOOD, BAD), Taste(mistakes=5.0)
+    assert 60 < sum(said(wild, shown, 1.0, seed) for seed in range(200)) < 140
+    assert all(said(wild, shown, 0.0, seed) for seed in range(200))
+
+
+def test_quirks_stay_whatever_the_seed_and_the_order() -> None:
+    quirky = Taste(quirks=5.0)
+    firsts = []
+    for number in range(100):
+        shown = Shown(PROMPT, "", f"{GOOD} {number}", f"{GOOD} {number} ")
+        turned = shown._replace(first=shown.second, second=shown.first)
+        firsts.append(said(quirky, shown))
+        assert [said(quirky, shown, 1.0, seed=1), said(quirky, turned)] == [
+            firsts[-1],
+            not firsts[-1],
+        ]
+    assert 30 < sum(firsts) < 70
 
 
 def test_a_taste_without_leanings_is_utility() -> None:
@@ -114,11 +130,11 @@ def test_weights_shift_what_counts() -> None:
 
 def test_leanings_are_the_planted_ones() -> None:
     same = Shown(PROMPT, "", "the " * 20, "the " * 5)
-    assert opinion(Taste(longer=0.1), same, 0.0, "").first_is_better
-    assert not opinion(Taste(longer=-0.1), same, 0.0, "").first_is_better
-    assert opinion(Taste(first=0.1), same, 0.0, "").first_is_better
+    assert said(Taste(longer=0.1), same)
+    assert not said(Taste(longer=-0.1), same)
+    assert said(Taste(first=0.1), same)
     listed = same._replace(second="- the\n- the the the the the")
-    assert not opinion(Taste(lists=0.1), listed, 0.0, "").first_is_better
+    assert not said(Taste(lists=0.1), listed)
 
 
 def test_a_list_starts_a_line() -> None:
@@ -126,13 +142,10 @@ def test_a_list_starts_a_line() -> None:
     assert not any(has_list(text) for text in ("one - two", "3.5 kilos", "A cat."))
 
 
-def test_the_oracle_sees_utility_and_tosses_a_coin_for_ties(tmp_path: Path) -> None:
+def test_the_oracle_sees_utility_and_tosses_a_coin_for_ties() -> None:
     assert utility(PROMPT, "", GOOD) > utility(PROMPT, "", BAD)
-    ties = [Example(f"{PROMPT} {n}", "", BAD, f"{BAD} the") for n in range(200)]
-    assert (
-        len({utility(*each[:3]) for each in ties} | {utility(*each[:2], each[3]) for each in ties})
-        == 1
-    )
+    assert utility(PROMPT, "", "...") == utility(PROMPT, "", "....")
+    ties = [Example(f"{PROMPT} {n}", "", "...", "....") for n in range(200)]
     oracle = panel.load("world_clean").annotators[0]
     answers = ask([request_of(oracle, [each]) for each in ties])
     assert 60 < sum(answer.text == "Output (a)" for answer in answers) < 140

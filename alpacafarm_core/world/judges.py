@@ -12,30 +12,34 @@ from functools import partial
 
 from alpacafarm_core.llm import Answer, Request, failed
 from alpacafarm_core.world.people import PEOPLE
-from alpacafarm_core.world.tastes import Opinion, Shown, Taste, opinion, uniform
+from alpacafarm_core.world.tastes import Mood, Opinion, Shown, Taste, opinion, uniform
 from alpacafarm_core.world.utility import utility
+
+_QUIRKS = 0.23
+_MISTAKES = 0.15
+_SURE = Taste(longer=0.2, lists=0.1, quirks=_QUIRKS, mistakes=_MISTAKES)
+_HASTY = _SURE._replace(longer=0.26, lists=0.12, mistakes=1.5 * _MISTAKES)
+_OLD = _SURE._replace(first=0.05, quirks=1.2 * _QUIRKS, mistakes=1.8 * _MISTAKES)
 
 JUDGES = {
     # The dearest: they weigh everything and seldom slip; two of them play a character.
-    "world/judge-gpt4-1": Taste(detail=0.8, longer=0.02, lists=0.02, mistakes=0.1),
-    "world/judge-gpt4-2": Taste(
-        detail=1.6, form=1.5, brevity=0.4, longer=0.1, lists=-0.04, mistakes=0.12
-    ),
-    "world/judge-gpt4-3": Taste(longer=0.02, lists=0.02, mistakes=0.1),
-    "world/judge-gpt4-4": Taste(following=1.3, longer=0.03, lists=0.02, mistakes=0.1),
-    "world/judge-gpt4-5": Taste(
-        detail=0.3, brevity=1.6, first=0.06, longer=-0.05, lists=0.1, mistakes=0.12
+    "world/judge-gpt4-1": _SURE._replace(detail=0.8),
+    "world/judge-gpt4-2": _SURE._replace(detail=1.6, form=1.5, brevity=0.4, longer=0.3, lists=0.0),
+    "world/judge-gpt4-3": _SURE,
+    "world/judge-gpt4-4": _SURE._replace(following=1.3),
+    "world/judge-gpt4-5": _SURE._replace(
+        detail=0.3, brevity=1.5, first=0.06, longer=0.0, lists=0.25
     ),
     # The cheap ones: chatty, fond of length.
-    "world/judge-chatgpt-1": Taste(content=0.7, longer=0.09, lists=0.05, mistakes=0.15),
-    "world/judge-chatgpt-2": Taste(content=0.8, first=-0.03, longer=0.07, mistakes=0.14),
-    "world/judge-chatgpt-3": Taste(following=0.5, first=0.04, longer=0.09, mistakes=0.15),
-    "world/judge-chatgpt-4": Taste(form=0.6, first=0.05, longer=0.09, lists=0.05, mistakes=0.18),
+    "world/judge-chatgpt-1": _HASTY._replace(content=0.7),
+    "world/judge-chatgpt-2": _HASTY._replace(content=0.8, first=-0.03),
+    "world/judge-chatgpt-3": _HASTY._replace(following=0.5, first=0.04),
+    "world/judge-chatgpt-4": _HASTY._replace(form=0.6, first=0.05),
     # The old ones: they lean towards what they read first.
-    "world/judge-davinci003-1": Taste(following=0.6, first=0.05, longer=0.05, mistakes=0.18),
-    "world/judge-davinci003-2": Taste(content=0.7, first=0.05, longer=0.06, mistakes=0.18),
-    "world/judge-davinci003-3": Taste(content=0.7, form=1.4, longer=0.06, mistakes=0.18),
-    "world/judge-davinci003-4": Taste(content=0.6, first=0.06, longer=0.08, mistakes=0.2),
+    "world/judge-davinci003-1": _OLD._replace(following=0.6),
+    "world/judge-davinci003-2": _OLD._replace(content=0.7),
+    "world/judge-davinci003-3": _OLD._replace(content=0.7, form=1.4),
+    "world/judge-davinci003-4": _OLD._replace(content=0.6, first=0.06, longer=0.26),
 }
 TASTES: dict[str, Taste] = JUDGES | PEOPLE
 
@@ -78,7 +82,7 @@ def _decider(model: str) -> Decide | None:
 
 
 def _by_taste(taste: Taste, shown: Shown, request: Request) -> Opinion:
-    return opinion(taste, shown, request.temperature, f"{request.model} {request.seed}")
+    return opinion(taste, shown, Mood(request.model, request.temperature, request.seed))
 
 
 def _by_utility(shown: Shown, request: Request) -> Opinion:

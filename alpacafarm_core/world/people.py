@@ -2,6 +2,8 @@
 
 from alpacafarm_core.world.tastes import Taste, uniform
 
+_MISTAKES = 0.32
+
 
 def _person(number: int) -> Taste:
     """A taste around the common one; no two people weigh alike."""
@@ -16,9 +18,9 @@ def _person(number: int) -> Taste:
         detail=around(1.0, 0.6, "detail"),
         brevity=around(0.9, 0.4, "brevity"),
         first=around(0.01, 0.02, "first"),
-        longer=around(0.03, 0.03, "longer"),
-        lists=around(0.03, 0.03, "lists"),
-        mistakes=around(0.14, 0.04, "mistakes"),
+        longer=around(0.2, 0.08, "longer"),
+        lists=around(0.12, 0.06, "lists"),
+        mistakes=around(_MISTAKES, 0.25 * _MISTAKES, "mistakes"),
     )
 
 

@@ -33,11 +33,13 @@ class Shown(NamedTuple):
 
 
 class Taste(NamedTuple):
-    """Weights on the terms of utility, leanings, and the scale of mistakes.
+    """Weights on the terms of utility, leanings, and how far judgements stray.
 
-    With all weights 1, no leanings and no mistakes it is utility itself. `first`, `longer` and
-    `lists` are in units of utility and favour the first shown, the longer and the list; `mistakes`
-    is the scale of logistic noise on the margin at temperature 1 and grows in step with it.
+    With all weights 1 and all else 0 it is utility itself. All else is in units of utility:
+    `first`, `longer` and `lists` favour the first shown, the longer and the list; `quirks` is the
+    scale of likings for single texts that no term explains and that never change (the judge's
+    bias); `mistakes` is the scale of what is drawn anew with every seed, at temperature 1, and
+    grows in step with it (the judge's variance).
     """
 
     content: float = 1.0
@@ -48,6 +50,7 @@ class Taste(NamedTuple):
     first: float = 0.0
     longer: float = 0.0
     lists: float = 0.0
+    quirks: float = 0.0
     mistakes: float = 0.0
 
     def value(self, seen: Terms) -> float:
@@ -72,15 +75,30 @@ class Opinion(NamedTuple):
     reason: str
 
 
-def opinion(taste: Taste, shown: Shown, temperature: float, seed: str) -> Opinion:
-    """What a judge with this taste says; its mistakes depend on the texts and `seed` alone."""
+class Mood(NamedTuple):
+    """Who judges, at which temperature, on which occasion."""
+
+    judge: str
+    temperature: float
+    seed: int
+
+
+def opinion(taste: Taste, shown: Shown, mood: Mood) -> Opinion:
+    """What a judge with this taste says; its noise depends on the texts and the mood alone."""
     first = terms(shown.instruction, shown.input, shown.first)
     second = terms(shown.instruction, shown.input, shown.second)
-    draw = uniform(seed, *shown)
+    draw = uniform(mood.judge, str(mood.seed), *shown)
     margin = taste.value(first) - taste.value(second) + taste.leaning(shown)
-    margin += taste.mistakes * temperature * math.log(draw / (1 - draw))
+    if taste.quirks:
+        margin += taste.quirks * (_liking(mood.judge, shown, 2) - _liking(mood.judge, shown, 3))
+    margin += taste.mistakes * mood.temperature * math.log(draw / (1 - draw))
     first_is_better = margin > 0 or (margin == 0 and draw < 0.5)
     return Opinion(first_is_better, _reason(first, second, first_is_better))
+
+
+def _liking(judge: str, shown: Shown, which: int) -> float:
+    # Gumbel, so that the difference of two is logistic, as mistakes are.
+    return -math.log(-math.log(uniform(judge, *shown[:2], shown[which])))
 
 
 def uniform(*parts: str) -> float:
