@@ -1,0 +1,173 @@
+"""The reward model: a scalar read at the last token of a response; fit it, score with it.
+
+Bradley-Terry on pairs, as in AlpacaFarm: the policy's backbone with a new linear head, no end
+token, no margin, no centring. Unlike there, sampled ids are scored as they are, and what is too
+long loses the left of its prompt, never the end of its response. The head has no bias: the loss
+cannot see one.
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alpacafarm_core.errors import TrainingFailed
+from alpacafarm_core.machine import Machine
+from alpacafarm_core.settings import Fitting
+from alpacafarm_core.train.batches import Pair, Tokens, by_length, labelled, padded, pairs, plan
+from alpacafarm_core.train.batches import encode as encoded
+from alpacafarm_core.train.descent import MicroBatches, descend
+from alpacafarm_core.train.forward import response_scores
+from alpacafarm_core.train.models import Loaded, autocast, begin, load_scorer, save
+
+log = logging.getLogger("alpacafarm.training")
+
+
+class Split(NamedTuple):
+    """Pairs to learn from and pairs to be tested on; they share no instruction."""
+
+    learned: list[Pair]
+    held_out: list[Pair]
+
+
+def fit(
+    start: Path, out: Path, preferences: pl.DataFrame, fitting: Fitting, machine: Machine
+) -> dict[str, Any]:
+    """Fit a reward model to Preferences, from the weights of the policy in `start`; save in `out`.
+
+    Returns accuracies on pairs (held out, learned, and of preferring the longer response on the
+    held-out ones), counts, and `steps`, the figures of each optimiser step.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(fitting.training.seed)
+        scorer = load_scorer(start, machine)
+        scorer.tokenizer.model_max_length = fitting.training.max_length
+        decided = labelled(preferences)
+        split = _split(decided, scorer, fitting)
+        lengths = [pair.length for pair in split.learned]
+        plans = list(plan(lengths, fitting.training, machine.micro_batch))
+        learn = partial(accumulate, scorer, split.learned, machine)
+        steps = descend(scorer.model, fitting.training, plans, learn)
+    save(scorer, out)
+    figures = {
+        "rows": len(split.learned),
+        "undecided": preferences.height - decided.height,
+        "held_out_rows": len(split.held_out),
+        "accuracy": _accuracy(scorer, split.held_out, machine),
+        "train_accuracy": _accuracy(scorer, split.learned, machine),
+        "length_accuracy": _length_accuracy(split.held_out),
+    }
+    log.info("reward model %s", figures)
+    return {**figures, "steps": steps}
+
+
+def score(folder: Path, rows: pl.DataFrame, machine: Machine) -> list[float]:
+    """The reward of each row's `output` (its sampled ids where they are ours)."""
+    scorer = load_scorer(folder, machine)
+    return scores(scorer, encoded(rows, "output", scorer.tokenizer), machine)
+
+
+@torch.no_grad()
+def scores(scorer: Loaded, rows: Sequence[Tokens], machine: Machine) -> list[float]:
+    """The reward of each response, read at its last token before the end token."""
+    fitted = [scorable(row, scorer) for row in rows]
+    found = torch.zeros(len(rows))
+    for micro in by_length(range(len(rows)), [row.length for row in fitted], machine.micro_batch):
+        batch = padded([fitted[row] for row in micro]).to(begin(machine))
+        with autocast(machine):
+            found[micro] = response_scores(scorer.model, batch).cpu()
+    return [float(reward) for reward in found]
+
+
+def scorable(row: Tokens, scorer: Loaded) -> Tokens:
+    """The row without its end token, the prompt cut on the left so that both fit the model.
+
+    A begin token stays. An empty response is read at the end of the prompt.
+    """
+    tokenizer = scorer.tokenizer
+    prompt, response = list(row.prompt), list(row.response)
+    while response and response[-1] == tokenizer.eos_token_id:
+        response.pop()
+    if not response:
+        prompt, response = prompt[:-1], prompt[-1:]
+    limit = min(tokenizer.model_max_length, scorer.model.config.max_position_embeddings)
+    room = max(1, limit - len(response))
+    begins = prompt[:1] if prompt[:1] == [tokenizer.bos_token_id] else []
+    if len(prompt) > room:
+        prompt = (begins + prompt[len(prompt) - room + len(begins) :])[:room]
+    return Tokens(prompt, response)
+
+
+def _split(preferences: pl.DataFrame, scorer: Loaded, fitting: Fitting) -> Split:
+    """All pairs of an instruction go to one side, instructions in an order fixed by the seed."""
+    if preferences.is_empty():
+        raise TrainingFailed("no pair has a decision; label pairs 1 or 2")
+    made = [
+        Pair(*(scorable(side, scorer) for side in pair))
+        for pair in pairs(preferences, scorer.tokenizer)
+    ]
+    prompts = list(preferences.select("instruction", "input").iter_rows())
+    sizes = Counter(prompts)
+    order = sorted(sizes)
+    random.Random(fitting.seed).shuffle(order)
+    room, tested = min(fitting.held_out, len(made) // 10), set()
+    for prompt in order:
+        if sizes[prompt] <= room:
+            tested.add(prompt)
+            room -= sizes[prompt]
+    sides = list(zip(made, prompts, strict=True))
+    return Split(
+        learned=[pair for pair, prompt in sides if prompt not in tested],
+        held_out=[pair for pair, prompt in sides if prompt in tested],
+    )
+
+
+def accumulate(
+    scorer: Loaded, learned: Sequence[Pair], machine: Machine, micro_batches: MicroBatches
+) -> dict[str, float]:
+    """Add the gradient of one whole batch; its mean loss, accuracy and margin."""
+    rows = sum(map(len, micro_batches))
+    figures = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0}
+    for micro in micro_batches:
+        margin = _margins(scorer.model, [learned[row] for row in micro], machine)
+        loss = -logsigmoid(margin).sum() / rows
+        loss.backward()  # type: ignore[no-untyped-call]
+        figures["loss"] += float(loss.detach())
+        figures["accuracy"] += float((margin > 0).sum()) / rows
+        figures["margin"] += float(margin.detach().sum()) / rows
+    return figures
+
+
+def _margins(model: Any, of: Sequence[Pair], machine: Machine) -> Tensor:
+    """Reward of the chosen minus that of the rejected response, [B]."""
+    rows = [pair.chosen for pair in of] + [pair.rejected for pair in of]
+    with autocast(machine):
+        chosen, rejected = response_scores(model, padded(rows).to(begin(machine))).chunk(2)
+    return chosen - rejected
+
+
+@torch.no_grad()
+def _accuracy(scorer: Loaded, of: Sequence[Pair], machine: Machine) -> float | None:
+    """Share of pairs whose chosen response scores higher; None without pairs."""
+    if not of:
+        return None
+    right = 0
+    for micro in by_length(range(len(of)), [pair.length for pair in of], machine.micro_batch):
+        right += int((_margins(scorer.model, [of[row] for row in micro], machine) > 0).sum())
+    return right / len(of)
+
+
+def _length_accuracy(of: Sequence[Pair]) -> float | None:
+    """The same for preferring the response with more tokens; equal lengths count half."""
+    if not of:
+        return None
+    gaps = [len(pair.chosen.response) - len(pair.rejected.response) for pair in of]
+    return sum(1.0 if gap > 0 else 0.5 * (gap == 0) for gap in gaps) / len(of)

@@ -1,0 +1,115 @@
+"""Models on disk and in memory: load, save, and how this machine computes them.
+
+A folder is what any transformers program loads: `config.json`, safetensors, tokenizer files. No
+code from a model folder is ever run. Weights are float32 in memory; bfloat16 is autocast's.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from alpacafarm_core.errors import BadInput
+from alpacafarm_core.machine import Machine
+
+
+class Loaded(NamedTuple):
+    """A model and the tokenizer that belongs to it."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, with a [PAD] token when it had none."""
+    from transformers import AutoTokenizer
+
+    _quiet()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise BadInput(f"{folder}: its tokenizer has no end token; set eos_token in its config")
+    if tokenizer.pad_token_id is None:
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    return tokenizer
+
+
+def load_policy(folder: Path, machine: Machine) -> Loaded:
+    """A causal language model."""
+    from transformers import AutoModelForCausalLM
+
+    loaded = _load(AutoModelForCausalLM, folder, machine)
+    for scaled in ("logit_scale", "logits_scaling"):
+        if getattr(loaded.model.config, scaled, None) is not None:
+            raise BadInput(f"{folder}: models with `{scaled}` are not supported; use another base")
+    return loaded
+
+
+def load_scorer(folder: Path, machine: Machine) -> Loaded:
+    """A sequence classifier with one label and no bias.
+
+    From the folder of a policy it gets a new head, drawn from torch's global generator.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    return _load(AutoModelForSequenceClassification, folder, machine, num_labels=1)
+
+
+def save(loaded: Loaded, out: Path) -> None:
+    """Write weights (safetensors), config and tokenizer into the folder `out`."""
+    loaded.model.save_pretrained(out)
+    loaded.tokenizer.save_pretrained(out)
+
+
+def begin(machine: Machine) -> torch.device:
+    """Set the number of threads the machine asks for; returns the device to compute on."""
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    if machine.device != "auto":
+        return torch.device(machine.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(machine: Machine) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where the machine asks for it or is quicker with it, else nothing."""
+    device = begin(machine).type
+    fast = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bfloat16()
+    if machine.precision == "float32" or (machine.precision == "auto" and not fast):
+        return nullcontext()
+    return torch.autocast(device, torch.bfloat16)
+
+
+def _load(kind: Any, folder: Path, machine: Machine, **options: Any) -> Loaded:
+    tokenizer = load_tokenizer(folder)
+    model = kind.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **options
+    )
+    _make_room(model, len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return Loaded(model.to(begin(machine)).eval(), tokenizer)
+
+
+@torch.no_grad()
+def _make_room(model: Any, tokens: int) -> None:
+    """Add embedding rows for new tokens, each the mean of the old ones."""
+    old = model.get_input_embeddings().weight.shape[0]
+    if tokens <= old:
+        return
+    model.resize_token_embeddings(tokens, mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if layer is not None:
+            layer.weight[old:] = layer.weight[:old].mean(0)
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+@cache
+def _cpu_has_bfloat16() -> bool:
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and "avx512_bf16" in flags.read_text()

@@ -1,0 +1,193 @@
+"""One loop for every objective on fixed data: demonstrations or pairs in, a trained policy out.
+
+A step's gradient is that of its whole batch, whatever the micro-batch: token losses are averaged
+over all tokens of the batch, example losses over its examples. The reference is run once, before
+training. Left out: dropout is on where a model has any, and only then do micro-batches matter.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from alpacafarm_core.errors import TrainingFailed
+from alpacafarm_core.machine import Machine
+from alpacafarm_core.objective import OF_PAIRS, OF_TOKENS, Objective, view_of
+from alpacafarm_core.train.batches import (
+    Pair,
+    Tokens,
+    by_length,
+    demonstrations,
+    labelled,
+    padded,
+    pairs,
+    plan,
+)
+from alpacafarm_core.train.descent import MicroBatches, descend
+from alpacafarm_core.train.forward import response_logprobs
+from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save
+
+log = logging.getLogger("alpacafarm.training")
+
+Example = Tokens | Pair
+
+
+class Material(NamedTuple):
+    """What is learned from, and how many rows were left out and why."""
+
+    examples: list[Example]
+    left_out: dict[str, int]
+
+
+class Course(NamedTuple):
+    """A policy on its way: the model, what it learns from, by which objective.
+
+    `known` has the reference's log-probability of every token of each example's responses.
+    """
+
+    model: Any
+    examples: list[Example]
+    known: list[list[Tensor]]
+    objective: Objective
+    machine: Machine
+
+
+def train(
+    models: tuple[Path, Path | None],
+    out: Path,
+    data: pl.DataFrame,
+    objective: Objective,
+    machine: Machine,
+) -> dict[str, Any]:
+    """Train the policy in folder `models[0]` on Demonstrations or Preferences; save it in `out`.
+
+    `models[1]` is the reference, None the start itself; it is loaded only if the loss asks for it.
+    Returns rows used and left out, and `steps`, a list of figures for each optimiser step. Raises
+    TrainingFailed when nothing is left to learn from or a figure is not a number.
+    """
+    start, reference = models
+    policy = load_policy(start, machine)
+    material = read(data, policy.tokenizer, objective)
+    known: list[list[Tensor]] = []
+    if any(name.startswith("ref_") for name in view_of(objective)._fields):
+        frozen = policy if reference is None else load_policy(reference, machine)
+        known = reference_logprobs(frozen, material.examples, machine)
+    course = Course(policy.model, material.examples, known, objective, machine)
+    training = objective.training
+    plans = list(plan([e.length for e in material.examples], training, machine.micro_batch))
+    with torch.random.fork_rng():
+        torch.manual_seed(training.seed)
+        steps = descend(policy.model, training, plans, partial(accumulate, course))
+    save(policy, out)
+    return {"rows": len(material.examples), **material.left_out, "steps": steps}
+
+
+def read(data: pl.DataFrame, tokenizer: Any, objective: Objective) -> Material:
+    """The examples the objective's view asks for, without those longer than `max_length`."""
+    rows = labelled(data) if _is_of_pairs(objective) else data
+    make = pairs if _is_of_pairs(objective) else demonstrations
+    examples = make(rows, tokenizer)
+    longest = objective.training.max_length
+    kept: list[Example] = [example for example in examples if example.length <= longest]
+    left_out = {"undecided": data.height - rows.height, "too_long": len(examples) - len(kept)}
+    for reason, count in left_out.items():
+        if count:
+            log.warning("%d of %d rows left out: %s", count, data.height, reason)
+    if not kept:
+        raise TrainingFailed(
+            f"none of {data.height} rows can be learned from ({left_out}); "
+            f"raise max_length ({longest}) or give other data"
+        )
+    return Material(kept, left_out)
+
+
+@torch.no_grad()
+def reference_logprobs(
+    reference: Loaded, examples: Sequence[Example], machine: Machine
+) -> list[list[Tensor]]:
+    """Log-probability of each token of each example's responses, in the order of `_responses`."""
+    device, lengths = begin(machine), [example.length for example in examples]
+    known: list[list[Tensor]] = [[] for _ in examples]
+    for rows in by_length(range(len(examples)), lengths, machine.micro_batch):
+        responses = _responses(rows, examples)
+        with autocast(machine):
+            found = response_logprobs(reference.model, padded(responses).to(device))
+        for row, response, logprobs in zip(cycle(rows), responses, found, strict=False):
+            known[row].append(logprobs[: len(response.response)].cpu())
+    return known
+
+
+def accumulate(course: Course, micro_batches: MicroBatches) -> dict[str, float]:
+    """Add the gradient of one whole batch to the model's, one micro-batch at a time.
+
+    Returns the batch's mean loss, its size, and for pairs how they are ordered.
+    """
+    rows = [row for micro in micro_batches for row in micro]
+    tokens = sum(len(r.response) for r in _responses(rows, course.examples))
+    figures: dict[str, float] = {"rows": len(rows), "tokens": tokens, "loss": 0.0}
+    for micro in micro_batches:
+        with autocast(course.machine):
+            view = see(course, micro)
+        losses = course.objective.loss(view)
+        per_token = losses.dim() == 2
+        loss = (losses * view.mask).sum() / tokens if per_token else losses.sum() / len(rows)
+        loss.backward()
+        for name, share in {"loss": float(loss.detach()), **_order(view, len(rows))}.items():
+            figures[name] = figures.get(name, 0.0) + share
+    return figures
+
+
+def see(course: Course, rows: Sequence[int]) -> Any:
+    """The view of these examples that the objective's loss asks for, with gradient."""
+    batch = padded(_responses(rows, course.examples)).to(begin(course.machine))
+    seen = {"logprobs": response_logprobs(course.model, batch), "mask": batch.mask.float()}
+    if course.known:
+        sides = range(len(course.known[0]))
+        known = [course.known[row][side] for side in sides for row in rows]
+        seen["ref_logprobs"] = pad_sequence(known, batch_first=True).to(batch.ids.device)
+    view = view_of(course.objective)
+    fields = _of_pairs(seen) if _is_of_pairs(course.objective) else seen
+    return view(**{name: fields[name] for name in view._fields})
+
+
+def _of_pairs(seen: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sums over tokens, chosen rows before rejected ones, each [B]."""
+    fields: dict[str, Tensor] = {}
+    for prefix, name in (("", "logprobs"), ("ref_", "ref_logprobs")):
+        if name in seen:
+            sums = (seen[name] * seen["mask"]).sum(1).chunk(2)
+            fields[f"{prefix}chosen"], fields[f"{prefix}rejected"] = sums
+    fields["chosen_length"], fields["rejected_length"] = seen["mask"].sum(1).chunk(2)
+    return fields
+
+
+def _responses(rows: Sequence[int], examples: Sequence[Example]) -> list[Tokens]:
+    """Responses of these examples; of pairs, all chosen ones before all rejected ones."""
+    asked = [examples[row] for row in rows]
+    firsts = [e.chosen if isinstance(e, Pair) else e for e in asked]
+    return firsts + [e.rejected for e in asked if isinstance(e, Pair)]
+
+
+@torch.no_grad()
+def _order(view: Any, rows: int) -> dict[str, float]:
+    """This micro-batch's share of the batch's accuracy and mean margin in nats, for pairs."""
+    if "chosen" not in view._fields:
+        return {}
+    margin = view.chosen - view.rejected
+    if "ref_chosen" in view._fields:
+        margin = margin - (view.ref_chosen - view.ref_rejected)
+    return {"accuracy": float((margin > 0).sum()) / rows, "margin": float(margin.sum()) / rows}
+
+
+def _is_of_pairs(objective: Objective) -> bool:
+    names = set(view_of(objective)._fields)
+    if not (names <= OF_TOKENS or names <= OF_PAIRS):
+        raise TypeError(f"{view_of(objective).__name__} mixes unknown fields: {sorted(names)}")
+    return names <= OF_PAIRS
