@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +38,7 @@ _SLICE = 900
 _PATIENCE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One answered request: `size` answers were asked for; price in US dollars."""
 
     key: str
@@ -126,7 +124,7 @@ class Ledger:
 
     def append(self, purchases: Sequence[Purchase]) -> None:
         """Remember answers in one transaction, on disk before this returns."""
-        calls = [astuple(purchase.call) for purchase in purchases]
+        calls = [purchase.call for purchase in purchases]
         rows = [
             (key, purchase.call.key, position)
             for purchase in purchases
