@@ -34,6 +34,7 @@ _KNOWN = """
 SELECT rows.key, rows.position, calls.* FROM rows JOIN calls ON calls.key = rows.call
 WHERE rows.key IN ({marks}) ORDER BY calls.size DESC, calls.key DESC
 """
+_CALLS = "SELECT key FROM calls WHERE key IN ({marks})"
 _SLICE = 900
 _PATIENCE = 60.0
 
@@ -121,6 +122,10 @@ class Ledger:
         for found in self._select(_KNOWN, keys):
             held[found[0]] = Record(Call(*found[2:]), found[1])
         return held
+
+    def calls_known(self, keys: Iterable[str]) -> set[str]:
+        """Which of these calls are remembered."""
+        return {str(key) for (key,) in self._select(_CALLS, keys)}
 
     def append(self, purchases: Sequence[Purchase]) -> None:
         """Remember answers in one transaction, on disk before this returns."""
