@@ -3,7 +3,6 @@
 Every heavy import is inside the command that needs it, so `--help` is quick.
 """
 
-import json
 import logging
 import os
 import sys
@@ -12,10 +11,9 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
-from alpacafarm_core.errors import BadInput, FarmError
+from alpacafarm_core.errors import FarmError
 from flows import inspection
 
 app = typer.Typer(
@@ -139,9 +137,9 @@ def _complaint(error: BaseException) -> tuple[str, int]:
     """One line for people and the exit code of a failure."""
     if isinstance(error, FarmError):
         return str(error), error.exit_code
-    if isinstance(error, click.ClickException):
-        return error.format_message(), 2
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if hasattr(error, "format_message"):
+        return str(error.format_message()), 2
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted; run the same command again to go on where it stopped", 130
     return f"{type(error).__name__}: {error} (--debug shows where)", 1
 
@@ -153,7 +151,7 @@ def main(words: list[str] | None = None) -> None:
     _listen()
     try:
         app([word for word in words if word != "--debug"], standalone_mode=False)
-    except click.exceptions.Exit as left:
+    except typer.Exit as left:
         sys.exit(left.exit_code)
     except BaseException as error:
         if isinstance(error, SystemExit):
@@ -166,5 +164,3 @@ def main(words: list[str] | None = None) -> None:
 
 
 inspection.add_to(app)
-
-__all__ = ["BadInput", "app", "json", "main"]

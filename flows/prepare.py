@@ -6,7 +6,7 @@ import tasks
 from alpacafarm_core.artifacts import Preferences
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.methods.sft import SFT
-from alpacafarm_core.panel import load
+from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.sources import model_digest
@@ -16,7 +16,9 @@ FARM: Farm = tasks
 
 
 def started(setup: Setup, farm: Farm = FARM) -> Start:
-    """What every method begins from."""
+    """What every method begins from; names that do not exist are refused before anything runs."""
+    panel = load(setup.panel, flip=setup.flip, seed=setup.seed)
+    load(setup.judges)
     base = farm.base(setup.base, model_digest(setup.base))
     demonstrations = farm.demonstrations(setup.source, setup.sizes.sft)
     policy = farm.train(base, demonstrations, SFT.at(setup.scale).seeded(setup.seed))
@@ -25,18 +27,17 @@ def started(setup: Setup, farm: Farm = FARM) -> Start:
         policy=policy,
         demonstrations=demonstrations,
         instructions=farm.instructions(setup.source, "unlabeled", setup.sizes.unlabeled),
-        preferences=preferences(setup, policy, farm),
+        preferences=preferences(setup, policy, panel, farm),
     )
 
 
-def preferences(setup: Setup, policy: Policy, farm: Farm = FARM) -> Preferences:
+def preferences(setup: Setup, policy: Policy, panel: Panel, farm: Farm = FARM) -> Preferences:
     """Labels somebody recorded, or the panel's on two samples of the policy a prompt."""
     if setup.recorded:
         return farm.recorded(setup.source)
     prompts = farm.instructions(setup.source, "preference", setup.sizes.preference)
     sampling = Sampling(n=2, temperature=1.0, max_tokens=setup.sizes.max_tokens, seed=setup.seed)
     pairs = farm.generate(policy, prompts, sampling)
-    panel = load(setup.panel, flip=setup.flip, seed=setup.seed)
     return farm.annotate(pairs, pairs, panel)
 
 
