@@ -50,6 +50,13 @@ MIXES: Mapping[str, Mapping[str, int]] = {
     "vicuna": {"story": 30, "plan": 20, "letter": 20, "compare": 20, "describe": 10},
 }  # fmt: skip
 
+FAMILY_WEIGHTS: Mapping[str, float] = {
+    family: sum(
+        SOURCES[source] * mix.get(family, 0) / sum(mix.values()) for source, mix in MIXES.items()
+    )
+    for family in FAMILIES
+}
+
 WISHING = 0.35
 
 
@@ -57,28 +64,36 @@ def instructions(split: str, size: int, seed: int = 0) -> list[dict[str, str]]:
     """`size` different instructions of a split, the same for the same seed.
 
     Rows have `instruction`, `input` ("" when none), `dataset` (the source) and `family`. The
-    sources come in the proportions of the 805, exactly so up to rounding.
+    sources come in the proportions of the 805, exactly so up to rounding, and the first rows of a
+    larger size are those of a smaller one.
     """
-    rng = Random(f"instructions {split} {seed}")
-    drawn: list[dict[str, str]] = []
+    streams = {
+        source: _stream(Random(f"instructions {split} {seed} {source}"), split, source)
+        for source in SOURCES
+    }
     seen: set[tuple[str, str]] = set()
-    for source, share in shares(size).items():
-        stream = _stream(rng, split, source)
-        wanted = len(drawn) + share
-        while len(drawn) < wanted:
-            row = next(stream)
-            if (row["instruction"], row["input"]) not in seen:
-                seen.add((row["instruction"], row["input"]))
-                drawn.append(row)
-    rng.shuffle(drawn)
-    return drawn
+    return [_unseen(streams[source], seen) for source in turns(size)]
 
 
-def shares(size: int) -> dict[str, int]:
-    """How many of `size` rows come from each source; 805 gives the counts of the 805."""
-    total = sum(SOURCES.values())
-    bounds = [0, *(round(size * part / total) for part in accumulate(SOURCES.values()))]
-    return {name: bounds[i + 1] - bounds[i] for i, name in enumerate(SOURCES)}
+def turns(size: int) -> list[str]:
+    """The source of each row: always the one that lags most behind its share of the 805."""
+    total, drawn, order = sum(SOURCES.values()), dict.fromkeys(SOURCES, 0), []
+    for place in range(1, size + 1):
+        lags = {name: place * part - drawn[name] * total for name, part in SOURCES.items()}
+        source = max(lags, key=lags.__getitem__)
+        drawn[source] += 1
+        order.append(source)
+    return order
+
+
+def _unseen(stream: Iterator[dict[str, str]], seen: set[tuple[str, str]]) -> dict[str, str]:
+    """The next row whose text has not come yet."""
+    while True:
+        row = next(stream)
+        text = (row["instruction"], row["input"])
+        if text not in seen:
+            seen.add(text)
+            return row
 
 
 def _stream(rng: Random, split: str, source: str) -> Iterator[dict[str, str]]:
