@@ -33,12 +33,17 @@ PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 
 class Pretraining(NamedTuple):
-    """How the base model is trained. Sizes are in tokens but for `batch`, which is documents."""
+    """How the base model is trained.
+
+    `vocabulary` and `longest` are in tokens, `batch` and `documents` (what the tokenizer is made
+    from) in documents. Training ends after `seconds` or `steps`, whichever comes first.
+    """
 
     seconds: float = 420.0
     steps: int = 1_000_000
     seed: int = 0
     vocabulary: int = 2048
+    documents: int = 12_000
     hidden: int = 192
     layers: int = 4
     batch: int = 64
@@ -47,18 +52,19 @@ class Pretraining(NamedTuple):
     warmup: float = 0.03
 
 
-def train_tokenizer(size: int, seed: int) -> Any:
+def train_tokenizer(pretraining: Pretraining) -> Any:
     """A byte-level BPE tokenizer of the web's documents, which puts `<s>` before a text."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size,
+        vocab_size=pretraining.vocabulary,
         special_tokens=[PAD, BOS, EOS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(islice(documents(seed), 12_000), trainer)
+    texts = islice(documents(pretraining.seed), pretraining.documents)
+    backend.train_from_iterator(texts, trainer)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, backend.token_to_id(BOS))]
     )
@@ -183,7 +189,7 @@ def save(folder: Path, model: LlamaForCausalLM, tokenizer: Any, record: dict[str
 
 def make(pretraining: Pretraining, folder: Path) -> dict[str, Any]:
     """Train tokenizer and base model, save both, and return the record."""
-    tokenizer = train_tokenizer(pretraining.vocabulary, pretraining.seed)
+    tokenizer = train_tokenizer(pretraining)
     model = new_model(pretraining, tokenizer)
     record = pretrain(model, tokenizer, pretraining)
     record |= {

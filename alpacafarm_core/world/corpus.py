@@ -15,8 +15,7 @@ from alpacafarm_core.prompts import render
 from alpacafarm_core.world.answering.pen import Pen
 from alpacafarm_core.world.answering.things import told
 from alpacafarm_core.world.facts import TABLES, column, things
-from alpacafarm_core.world.instructions import FAMILY_WEIGHTS, content
-from alpacafarm_core.world.understanding import put
+from alpacafarm_core.world.instructions import FAMILY_WEIGHTS, draw
 from alpacafarm_core.world.utility import Terms, terms, total
 from alpacafarm_core.world.writers import write
 
@@ -51,8 +50,7 @@ def documents(seed: int) -> Iterator[str]:
 def asked(rng: Random) -> tuple[str, str]:
     """An instruction of the web, with its input."""
     family = rng.choices(list(FAMILY_WEIGHTS), list(FAMILY_WEIGHTS.values()))[0]
-    question, wish = content(rng, family, "web")
-    return put(rng, family, question, wish), question.input
+    return draw(rng, family, "web")
 
 
 def _written(rng: Random, question: tuple[str, str], skill: float) -> str:

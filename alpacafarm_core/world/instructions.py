@@ -14,7 +14,7 @@ from random import Random
 
 from alpacafarm_core.world.asking import FAMILIES
 from alpacafarm_core.world.tasks import Question
-from alpacafarm_core.world.understanding import put
+from alpacafarm_core.world.understanding import named_in, phrasings, wrapped
 
 SPLITS = ("sft", "preference", "unlabeled", "val", "eval")
 
@@ -101,27 +101,32 @@ def _stream(rng: Random, split: str, source: str) -> Iterator[dict[str, str]]:
     names, weights = list(mix), list(mix.values())
     while True:
         family = rng.choices(names, weights)[0]
-        question, wish = content(rng, family, split)
+        instruction, text = draw(rng, family, split)
         yield {
-            "instruction": put(rng, family, question, wish),
-            "input": question.input,
+            "instruction": instruction,
+            "input": text,
             "dataset": source,
             "family": family,
         }
 
 
-def content(rng: Random, family: str, split: str) -> tuple[Question, str]:
-    """A question of a family with its wish ("" for most), drawn until it falls into the split."""
+def draw(rng: Random, family: str, split: str) -> tuple[str, str]:
+    """An instruction of a family with its input, drawn until its content falls into the split."""
     while True:
-        question = FAMILIES[family].draw(rng)
+        drawn = FAMILIES[family].draw(rng)
+        phrasing = rng.choice(phrasings(family))
+        question = Question(named_in(phrasing, drawn.slots), drawn.input)
         allowed = FAMILIES[family].wishes
         wish = rng.choice(allowed) if allowed and rng.random() < WISHING else ""
         if split_of(family, question, wish) == split:
-            return question, wish
+            return wrapped(rng, phrasing.format(**question.slots), wish), question.input
 
 
 def split_of(family: str, question: Question, wish: str) -> str:
-    """The split that a content belongs to, by a stable hash of its words."""
+    """The split that a content belongs to, by a stable hash of its words.
+
+    Only what the phrasing names counts, so that no text can fall into two splits.
+    """
     words = [family, wish, question.input, *(f"{k}={v}" for k, v in sorted(question.slots.items()))]
     digest = blake2b("\n".join(words).encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") % sum(POOLS.values())

@@ -15,7 +15,7 @@ from random import Random
 from alpacafarm_core.world.asking import FAMILIES
 from alpacafarm_core.world.facts import column, rows
 from alpacafarm_core.world.reading import WORD
-from alpacafarm_core.world.tasks import Question, Task
+from alpacafarm_core.world.tasks import Slots, Task
 
 # A task holds a few kB of words; the cache stays below some 50 MB.
 REMEMBERED = 8192
@@ -52,14 +52,19 @@ def _pattern(phrasing: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def put(rng: Random, family: str, question: Question, wish: str) -> str:
-    """The text of an instruction: a phrasing of the family, context before and wish after."""
-    text = rng.choice(phrasings(family)).format(**question.slots)
+def named_in(phrasing: str, slots: Slots) -> Slots:
+    """The slots that a phrasing has gaps for."""
+    return {gap: words for gap, words in slots.items() if f"{{{gap}}}" in phrasing}
+
+
+def wrapped(rng: Random, question: str, wish: str) -> str:
+    """A question as people put it: half the time after some context, and before its wish."""
     if rng.random() < 0.5:
-        text = f"{rng.choice(column('contexts', 'text'))} {text}"
+        question = f"{rng.choice(column('contexts', 'text'))} {question}"
     if wish:
-        text = f"{text} {rng.choice([said for said, name in wishes().items() if name == wish])}"
-    return text
+        said = [text for text, name in wishes().items() if name == wish]
+        question = f"{question} {rng.choice(said)}"
+    return question
 
 
 def _unwrapped(instruction: str) -> tuple[str, str]:

@@ -116,8 +116,8 @@ def _claims(
 ) -> tuple[int, int, frozenset[str]]:
     """True and false claims made, each counted once, and the words that made the true ones.
 
-    A claim is about the subject named last; before any is named, about whichever it is true of,
-    and a word of the question then claims nothing.
+    A claim is about the subject named last. Before any is named it is about whichever it is true
+    of, and words of the question claim nothing.
     """
     if not needs.claimable:
         return 0, 0, frozenset()
@@ -125,13 +125,13 @@ def _claims(
     for word in said:
         if word in needs.claims:
             subject = word
-        elif word in needs.claimable:
+        elif word in needs.claimable and (subject or word not in asked):
             about = (subject,) if subject else tuple(needs.claims)
             fits = next((one for one in about if word in needs.claims[one]), None)
-            if fits is not None:
-                true.add((fits, needs.claims[fits][word], word))
-            elif subject or word not in asked:
+            if fits is None:
                 false.add((subject, word))
+            else:
+                true.add((fits, needs.claims[fits][word], word))
     return len({claim[:2] for claim in true}), len(false), frozenset(c[2] for c in true)
 
 

@@ -11,10 +11,9 @@ from random import Random
 
 from alpacafarm_core.world.answering import SAY
 from alpacafarm_core.world.answering.pen import Pen
-from alpacafarm_core.world.asking import FAMILIES
-from alpacafarm_core.world.instructions import MIXES
+from alpacafarm_core.world.instructions import MIXES, draw
 from alpacafarm_core.world.tasks import Task
-from alpacafarm_core.world.understanding import put, understand
+from alpacafarm_core.world.understanding import understand
 
 WEAK_SKILL = 0.35
 DEMONSTRATOR_SKILL = 0.6
@@ -47,10 +46,10 @@ def write(instruction: str, input: str, skill: float, seed: int) -> str:
 def _another(pen: Pen) -> Task:
     """Some other task, for one who has not understood what was asked."""
     family = pen.pick(list(MIXES["koala"]))
-    question = FAMILIES[family].draw(pen.rng)
-    task = understand(put(pen.rng, family, question, ""), "")
+    instruction, text = draw(pen.rng, family, "web")
+    task = understand(instruction, text)
     if task is None:
-        raise AssertionError(f"{family} does not understand its own question {question}")
+        raise AssertionError(f"{family} does not understand its own question: {instruction}")
     return task
 
 

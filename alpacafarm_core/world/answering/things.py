@@ -134,6 +134,8 @@ def say_choose(pen: Pen, task: Task) -> list[str]:
     pair.sort(key=lambda thing: task.slots["claim"] not in said_of(thing))
     right = pen.right(pair[0], pair[1:])
     rest = pair[1] if right is pair[0] else pair[0]
+    if pen.heeded(task) == "one" or pen.rng.random() < 0.2:
+        return [sentence(f"{right.noun} {task.slots['claim']}, while {_other_claim(pen, rest)}")]
     answer = pen.pick(
         (
             f"{right.noun} {task.slots['claim']}",
@@ -142,11 +144,13 @@ def say_choose(pen: Pen, task: Task) -> list[str]:
             f"{right.noun}",
         )
     )
-    effort = min(pen.effort(pen.heeded(task), 2), 2)
-    if task.wish in ("one", "short"):
-        effort = 0
-    more = [told(pen, thing, [pen.pick(list(thing.facts))])[0] for thing in (rest, right)]
+    effort = 0 if task.wish in ("one", "short") else pen.effort(task.wish, 2)
+    more = [sentence(_other_claim(pen, thing)) for thing in (rest, right)]
     return [sentence(answer), *more[:effort]]
+
+
+def _other_claim(pen: Pen, thing: Thing) -> str:
+    return f"{thing.noun} {claim(pen, thing, pen.pick(list(thing.facts)))}"
 
 
 def say_suggest(pen: Pen, task: Task) -> list[str]:
@@ -155,9 +159,11 @@ def say_suggest(pen: Pen, task: Task) -> list[str]:
     thing, wish = _members(pen, category, 1)[0], pen.heeded(task)
     reason = claim(pen, thing, category.phrase.field)
     opening = pen.pick(("I suggest", "you could try", "think of", "my choice is"))
-    because = "" if pen.slips(0.5) else f" because it {reason}"
     fields = [field for field in thing.facts if field != category.phrase.field]
-    size = 0 if wish in ("one", "short") else pen.effort(wish, 2)
+    size = {"short": 0, "one": 0}.get(wish, pen.effort(wish, 2))
+    if wish != "short" and pen.rng.random() < 0.3 + 0.5 * (wish == "one"):
+        reason += f" and {claim(pen, thing, fields.pop())}"
+    because = "" if pen.slips(0.5) else f" because it {reason}"
     more = told(pen, thing._replace(noun="it"), pen.some(fields, size))
     return [sentence(f"{opening} {thing.noun}{because}"), *(more[:1] if wish == "two" else more)]
 

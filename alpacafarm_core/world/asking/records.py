@@ -90,10 +90,10 @@ def needs_passage(slots: Slots, text: str) -> Needs | None:
         points.append(frozenset({people[name][field].lower()}))
     return Needs(
         points=tuple(points),
-        claims=_claims(people),
+        claims=_claims({name: people[name]}),
         claimable=_claimable(),
         facts=1 if field else 3,
-        wrong=names("people") - words(*people),
+        wrong=names("people") - {name.lower()},
         goal=2,
         length=22 if field else 26,
     )
