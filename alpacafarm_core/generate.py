@@ -92,20 +92,25 @@ def best_of(
 
 
 def open_sampler(policy: Path, longest: int, machine: Machine) -> Sampler:
-    """An engine with the policy of a folder, for sequences of up to `longest` tokens.
-
-    Left to itself it is vLLM on a GPU, and our own loop on a CPU, where it is the quicker one for
-    small models even without the seconds vLLM takes to start.
-    """
-    eos = load_tokenizer(policy).eos_token_id
-    on_gpu = begin(machine).type == "cuda"
-    if machine.engine == "vllm" or (machine.engine == "auto" and on_gpu and machine.has_vllm()):
+    """An engine with the policy of a folder, for sequences of up to `longest` tokens."""
+    if wants_vllm(machine):
         from alpacafarm_core.vllm_engine import VLLMSampler
 
-        return VLLMSampler(policy, longest, eos, machine)
+        return VLLMSampler(policy, longest, load_tokenizer(policy).eos_token_id, machine)
     from alpacafarm_core.decoding import TransformersSampler
 
-    return TransformersSampler(load_policy(policy, machine).model, eos)
+    model, tokenizer = load_policy(policy, machine)
+    return TransformersSampler(model, tokenizer.eos_token_id)
+
+
+def wants_vllm(machine: Machine) -> bool:
+    """Whether vLLM is the engine; left open, it is on a GPU that has it.
+
+    On a CPU our own loop is the quicker one for small models, even without the seconds that vLLM
+    takes to start.
+    """
+    on_gpu = begin(machine).type == "cuda"
+    return machine.engine == "vllm" or (machine.engine == "auto" and on_gpu and machine.has_vllm())
 
 
 def seed_of(seed: int, prompt: str, index: int) -> int:
@@ -147,8 +152,8 @@ def _check_lengths(policy: Path, lengths: Sequence[int], sampling: Sampling) -> 
     for row, length in enumerate(lengths):
         if limit and length + sampling.max_tokens > limit:
             raise BadInput(
-                f"row {row}: {length} tokens of prompt and {sampling.max_tokens} of answer are more "
-                f"than the {limit} of {policy}; shorten the prompt or lower max_tokens"
+                f"row {row}: {length} tokens of prompt and {sampling.max_tokens} of answer exceed "
+                f"the {limit} of {policy}; shorten the prompt or lower max_tokens"
             )
 
 

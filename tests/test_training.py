@@ -12,9 +12,16 @@ from torch.nn.functional import logsigmoid
 from alpacafarm_core import reward
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.objective import Objective, PairLogps, TokenLogps
-from alpacafarm_core.settings import Fitting, Training
-from alpacafarm_core.train import offline
+from alpacafarm_core.objective import (
+    KLPenalty,
+    Objective,
+    PairLogps,
+    ProximalObjective,
+    Shaping,
+    TokenLogps,
+)
+from alpacafarm_core.settings import Fitting, Sampling, Training
+from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.batches import Tokens, encode
 from alpacafarm_core.train.models import load_policy, load_scorer
 from tests.tiny import demonstrations, preferences, tiny_model
@@ -199,3 +206,79 @@ def test_hub_style_scoring_gives_the_same_number(tiny):
     with torch.no_grad():
         theirs = float(scorer.model(input_ids=torch.tensor([ids])).logits)
     assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+PPO = ProximalObjective(
+    steps=3,
+    rollouts=16,
+    minibatch=8,
+    sampling=Sampling(temperature=1.0, max_tokens=12),
+    training=TRAINING.replace(learning_rate=1e-3, schedule="constant", warmup=0.0),
+)
+
+
+@pytest.fixture(scope="session")
+def scorer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scorer")
+    training = TRAINING.replace(epochs=3)
+    reward.fit(tiny, folder, preferences(12), Fitting(training=training, held_out=4), EXACT)
+    return folder
+
+
+def share_of_even_ids(scorer, rows: list[Tokens], machine: Machine) -> list[float]:
+    """A reward one can see through, between -2 and 2."""
+    return [4 * sum(i % 2 == 0 for i in r.response) / len(r.response) - 2 for r in rows]
+
+
+def test_ppo_raises_the_reward(tiny, scorer, tmp_path, monkeypatch):
+    monkeypatch.setattr(online, "scores", share_of_even_ids)
+    easy = PPO.replace(steps=12, rollouts=64, minibatch=32, shaping=Shaping(missing_eos=None))
+    notes = online.roll_out((tiny, scorer, None), tmp_path, demonstrations(), easy, EXACT)
+    steps = notes["steps"]
+    assert notes["rows"] == 16 and len(steps) == 12
+    assert steps[0]["kl"] == pytest.approx(0, abs=1e-4)
+    first, last = ([step["reward"] for step in part] for part in (steps[:3], steps[-3:]))
+    assert sum(last) / 3 > sum(first) / 3 + 0.15
+    assert steps[-1]["kl_k3"] > 0 and 0 < steps[-1]["clip_fraction"] < 1
+
+
+def test_an_adaptive_coefficient_follows_the_kl(tiny, scorer, tmp_path):
+    adaptive = PPO.replace(kl=KLPenalty(coef=0.1, target=1000.0))
+    steps = online.roll_out((tiny, scorer, None), tmp_path, demonstrations(), adaptive, EXACT)
+    coefs = [step["kl_coef"] for step in steps["steps"]]
+    assert coefs == pytest.approx([0.1, 0.098, 0.09604])
+
+
+def test_ppo_gives_the_same_weights_for_the_same_seed(tiny, scorer, tmp_path):
+    for run in ("first", "second"):
+        online.roll_out((tiny, scorer, None), tmp_path / run, demonstrations(), PPO, EXACT)
+    one, other = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert any(not torch.equal(one[name], old) for name, old in weights(tiny).items())
+
+
+def test_ppo_gradients_do_not_depend_on_the_micro_batch(tiny, scorer):
+    found = []
+    for cut in ([list(range(8))], [[0, 5], [1, 2, 3], [4, 6, 7]]):
+        course = online.enrol((tiny, scorer, None), PPO, EXACT)
+        rollouts = online.experience(course, [[0, 9, 9 + n] for n in range(8)], 0)
+        lesson = online.learned(rollouts, 0.1, PPO)
+        online.accumulate(course, rollouts, lesson, cut)
+        learners = [*course.policy.model.parameters(), *course.critic.parameters()]
+        found.append([weight.grad for weight in learners if weight.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+
+
+def test_the_critic_starts_at_zero_and_old_logprobs_are_the_trainers(tiny, scorer):
+    course = online.enrol((tiny, scorer, None), PPO, EXACT)
+    rollouts = online.experience(course, [[0, 9, 9 + n] for n in range(8)], 0)
+    assert not rollouts.values.any()
+    torch.testing.assert_close(rollouts.logprobs, rollouts.ref_logprobs)
+    assert [len(row.response) for row in rollouts.rows] == rollouts.mask.sum(1).tolist()
+
+
+def test_prompts_that_leave_no_room_are_left_out_of_ppo(tiny, scorer, tmp_path):
+    tight = PPO.replace(training=PPO.training.replace(max_length=13))
+    with pytest.raises(TrainingFailed, match="raise max_length"):
+        online.roll_out((tiny, scorer, None), tmp_path, demonstrations(), tight, EXACT)

@@ -1,0 +1,160 @@
+"""PPO's arithmetic: numbers by hand, a naive loop, and padding that changes nothing."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from alpacafarm_core.train import rl
+
+MASK = torch.tensor([[1.0, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+
+
+def naive_gae(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
+    """Sum over l of (gamma lam)^l delta_(t+l), each term written out in float64."""
+    ahead = [*values[1:], 0.0]
+    deltas = [r + gamma * v1 - v for r, v1, v in zip(rewards, ahead, values, strict=True)]
+    return [
+        sum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, len(deltas)))
+        for t in range(len(deltas))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pi", "k1", "k3", "clamped"),
+    [((0.7, 0.3), 0.0822829, 0.0822829, 0.2355306), ((0.95, 0.05), 0.4946319, 0.4946319, None)],
+)
+def test_kl_estimators_have_their_expectations(pi, k1, k3, clamped):
+    policy = torch.tensor(pi, dtype=torch.float64)
+    reference = torch.full((2,), 0.5, dtype=torch.float64)
+    for name, expected in (("k1", k1), ("k3", k3), ("clamped", clamped)):
+        found = (policy * rl.kl(policy.log(), reference.log(), name)).sum()
+        assert expected is None or float(found) == pytest.approx(expected, abs=1e-7)
+
+
+def test_k3_is_never_negative_and_k1_is_signed():
+    d = torch.linspace(-3, 3, 13)
+    assert bool((rl.kl(d, torch.zeros(13), "k3") >= 0).all())
+    torch.testing.assert_close(rl.kl(d, torch.zeros(13), "k1"), d)
+    assert bool((rl.kl(d, torch.zeros(13), "clamped")[d < 0] == 0).all())
+
+
+def test_masked_moments_leave_padding_out():
+    values = torch.tensor([[1.0, 2.0, 99.0], [3.0, -99.0, 99.0]])
+    mask = torch.tensor([[1.0, 1, 0], [1, 0, 0]])
+    assert float(rl.masked_mean(values, mask)) == 2.0
+    assert float(rl.masked_variance(values, mask)) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("keep_mean", "mean"), [(True, 2.0), (False, 0.0)])
+def test_whitening_is_over_real_tokens_and_keeps_the_mean_on_demand(keep_mean, mean):
+    values = torch.tensor([[1.0, 2.0, 99.0], [3.0, -99.0, 99.0]])
+    mask = torch.tensor([[1.0, 1, 0], [1, 0, 0]])
+    white = rl.whiten(values, mask, keep_mean)
+    spread = math.sqrt(1.5)
+    expected = torch.tensor([[mean - spread, mean, 0], [mean + spread, 0, 0]])
+    torch.testing.assert_close(white, expected)
+
+
+def test_the_score_lands_on_the_last_token_less_the_penalty():
+    ratios, mask = torch.tensor([[0.2, -0.1, 0.4, 7.0]]), torch.tensor([[1.0, 1, 1, 0]])
+    rewards = rl.place_rewards(torch.tensor([0.8]), ratios, mask, 0.005)
+    torch.testing.assert_close(rewards, torch.tensor([[-0.001, 0.0005, 0.798, 0]]))
+    returns = rl.estimate_advantages(rewards, torch.zeros(1, 4), mask, 1.0, 1.0).returns
+    torch.testing.assert_close(returns, torch.tensor([[0.7975, 0.7985, 0.798, 0]]))
+
+
+def test_unfinished_responses_get_the_penalty_instead_of_their_score():
+    scores, finished = torch.tensor([3.0, 2.0]), torch.tensor([True, False])
+    assert rl.finished_scores(scores, finished, -1.0).tolist() == [3.0, -1.0]
+    assert rl.finished_scores(scores, finished, None).tolist() == [3.0, 2.0]
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 1.0), (1.0, 0.95), (0.9, 0.8), (1.0, 0.0)])
+def test_gae_equals_a_naive_loop_on_padded_rows(gamma, lam):
+    noise = torch.Generator().manual_seed(0)
+    rewards = torch.randn(3, 4, generator=noise, dtype=torch.float64)
+    values = torch.randn(3, 4, generator=noise, dtype=torch.float64)
+    found = rl.estimate_advantages(rewards, values, MASK.double(), gamma, lam)
+    for row, length in enumerate(MASK.sum(1).long().tolist()):
+        expected = naive_gae(
+            rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, lam
+        )
+        assert found.advantages[row, :length].tolist() == pytest.approx(expected, abs=1e-12)
+        assert found.advantages[row, length:].abs().sum() == 0
+    real = MASK.bool()
+    torch.testing.assert_close(found.returns[real], (found.advantages + values)[real])
+
+
+def test_with_lam_1_returns_do_not_depend_on_the_values():
+    rewards = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    one, other = (
+        rl.estimate_advantages(rewards, v, MASK, 1.0, 1.0).returns
+        for v in (torch.zeros(3, 4), torch.ones(3, 4))
+    )
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss"),
+    [(1.0, 2.0, -2.0), (1.5, 2.0, -2.4), (0.5, 2.0, -1.0), (1.5, -2.0, 3.0), (0.5, -2.0, 1.6)],
+)
+def test_the_policy_loss_is_clipped_on_the_side_that_would_gain(ratio, advantage, loss):
+    found = rl.policy_loss(
+        torch.tensor(math.log(ratio)), torch.tensor(0.0), torch.tensor(advantage), 0.2
+    )
+    assert float(found) == pytest.approx(loss, abs=1e-6)
+
+
+def test_the_policy_loss_pushes_up_what_was_better_than_expected():
+    logprobs = torch.zeros(2, requires_grad=True)
+    rl.policy_loss(logprobs, torch.zeros(2), torch.tensor([1.0, -1.0]), 0.2).sum().backward()
+    assert logprobs.grad is not None and logprobs.grad.tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize(("value", "loss"), [(0.0, 0.5), (0.1, 0.405), (0.9, 0.32), (1.0, 0.32)])
+def test_the_value_loss_takes_the_worse_of_plain_and_clipped(value, loss):
+    found = rl.value_loss(torch.tensor(value), torch.tensor(0.0), torch.tensor(1.0), 0.2)
+    assert float(found) == pytest.approx(loss)
+
+
+@pytest.mark.parametrize(
+    ("nats", "coef"), [(6.0, 0.1), (60.0, 0.102), (0.0, 0.098), (6.6, 0.101), (5.4, 0.099)]
+)
+def test_the_kl_coefficient_moves_by_2_percent_at_most(nats, coef):
+    assert rl.adapted(0.1, nats, 6.0) == pytest.approx(coef)
+    assert rl.adapted(0.1, nats, None) == 0.1
+
+
+def test_explained_variance_is_1_for_a_perfect_critic_and_0_for_a_constant_one():
+    returns = torch.tensor([[1.0, 2.0, 3.0, 77.0]])
+    mask = torch.tensor([[1.0, 1, 1, 0]])
+
+    def explained(values: Tensor) -> float:
+        return float(rl.explained_variance(values, returns, mask))
+
+    assert explained(returns) == 1.0
+    assert explained(torch.zeros(1, 4)) == 0.0
+    assert explained(-returns) == pytest.approx(-3.0)
+    assert float(rl.explained_variance(returns, torch.ones(1, 4), mask)) == 0.0
+
+
+def test_the_clip_fraction_counts_real_tokens_only():
+    logprobs = torch.tensor([[0.0, 0.3, -0.3, 5.0]])
+    mask = torch.tensor([[1.0, 1, 1, 0]])
+    assert float(rl.clip_fraction(logprobs, torch.zeros(1, 4), mask, 0.2)) == pytest.approx(2 / 3)
+
+
+def test_more_padding_changes_nothing():
+    noise = torch.Generator().manual_seed(2)
+    rewards, values = torch.randn(2, 3, 4, generator=noise)
+
+    def lesson(extra: int) -> list[Tensor]:
+        wide = [torch.nn.functional.pad(t, (0, extra)) for t in (rewards, values, MASK)]
+        wide[0][:, 4:] = 50.0
+        found = rl.estimate_advantages(*wide, 1.0, 0.95)
+        return [rl.whiten(part, wide[2], keep_mean=False)[:, :4] for part in found]
+
+    for one, other in zip(lesson(0), lesson(3), strict=True):
+        torch.testing.assert_close(one, other)
