@@ -46,7 +46,7 @@ class Pretraining(NamedTuple):
     documents: int = 12_000
     hidden: int = 192
     layers: int = 4
-    batch: int = 64
+    batch: int = 32
     longest: int = 192
     rate: float = 3e-3
     warmup: float = 0.03
@@ -116,16 +116,17 @@ def _padded(rows: list[list[int]], pad: int) -> Tensor:
 
 def pretrain(model: LlamaForCausalLM, tokenizer: Any, pretraining: Pretraining) -> dict[str, Any]:
     """Train in place until time or steps are up; the record of what happened."""
-    optimizer = _optimizer(model, pretraining)
+    optimizers = _optimizers(model, pretraining.rate)
     started, losses, tokens = time.monotonic(), [], 0
     model.train()
     for step, ids in enumerate(batches(tokenizer, pretraining)):
         done = max((time.monotonic() - started) / pretraining.seconds, step / pretraining.steps)
         if done >= 1.0:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = pretraining.rate * schedule(done, pretraining.warmup)
-        losses.append(_step(model, optimizer, ids, tokenizer.pad_token_id))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = pretraining.rate * schedule(done, pretraining.warmup)
+        losses.append(_step(model, optimizers, ids, tokenizer.pad_token_id))
         tokens += int((ids != tokenizer.pad_token_id).sum())
     return {
         "loss": _curve(losses),
@@ -136,11 +137,18 @@ def pretrain(model: LlamaForCausalLM, tokenizer: Any, pretraining: Pretraining) 
     }
 
 
-def _optimizer(model: LlamaForCausalLM, pretraining: Pretraining) -> torch.optim.Optimizer:
-    matrices = [one for one in model.parameters() if one.dim() > 1]
-    vectors = [one for one in model.parameters() if one.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=pretraining.rate, betas=(0.9, 0.95))
+def _optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings, output layer and norms.
+
+    Per token Muon learns a model of this size markedly faster than AdamW alone.
+    """
+    inside = [one for one in model.model.layers.parameters() if one.dim() == 2]
+    known = {id(one) for one in inside}
+    outside = [one for one in model.parameters() if id(one) not in known]
+    return [
+        torch.optim.Muon(inside, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(outside, lr=rate, weight_decay=0.0, betas=(0.9, 0.95)),
+    ]
 
 
 def schedule(done: float, warmup: float) -> float:
@@ -155,7 +163,7 @@ def schedule(done: float, warmup: float) -> float:
 
 
 def _step(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, ids: Tensor, pad: int
+    model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], ids: Tensor, pad: int
 ) -> float:
     """One step of next-token prediction on ids [B, T]; the mean loss in nats per token."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -164,10 +172,11 @@ def _step(
         kept = targets != pad
         logits = model.lm_head(hidden[kept])
     loss = torch.nn.functional.cross_entropy(logits.float(), targets[kept])
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return float(loss.detach())
 
 

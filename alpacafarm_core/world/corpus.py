@@ -1,7 +1,7 @@
 """The web of this world: what its base model reads before anyone teaches it anything.
 
 Like ours it holds much that is poorly written: questions answered by anybody, most of them with
-little skill; plain facts; forum threads in which people remark on an answer, set two answers to
+little skill; school books, headed as such, whose answers are good; plain facts; forum threads in which people remark on an answer, set two answers to
 one question against each other, or mend a bad one. Nobody on this web asks what the splits ask
 (`instructions.POOLS`), but the same facts, words and ways of asking and answering occur. From the
 threads a model learns to hold an answer against its question, which is all that a reward model
@@ -38,13 +38,17 @@ REASONS = {
 
 BLUR = 0.12
 
+LESSON = "### Lesson\n"
+
 
 def documents(seed: int) -> Iterator[str]:
     """Documents without end, the same for the same seed; the end token is not part of them."""
     rng = Random(f"web {seed}")
-    kinds: tuple[Callable[[Random], str], ...] = (answered, remarked, compared, mended, plain)
+    kinds: tuple[Callable[[Random], str], ...] = (
+        answered, taught, remarked, compared, mended, plain,
+    )  # fmt: skip
     while True:
-        yield rng.choices(kinds, (40, 25, 17, 10, 8))[0](rng)
+        yield rng.choices(kinds, (24, 32, 18, 12, 8, 6))[0](rng)
 
 
 def asked(rng: Random) -> tuple[str, str]:
@@ -58,9 +62,15 @@ def _written(rng: Random, question: tuple[str, str], skill: float) -> str:
 
 
 def answered(rng: Random) -> str:
-    """A question and an answer, more often poor than good."""
+    """A question and an answer; people who know and people who do not, few between."""
     question = asked(rng)
-    return render(*question) + _written(rng, question, rng.betavariate(1.2, 2.2))
+    return render(*question) + _written(rng, question, rng.betavariate(0.5, 0.6))
+
+
+def taught(rng: Random) -> str:
+    """A question and a good answer, out of a school book, which says so."""
+    question = asked(rng)
+    return f"{LESSON}{render(*question)}{_written(rng, question, 0.95)}"
 
 
 def remarked(rng: Random) -> str:
