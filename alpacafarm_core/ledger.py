@@ -116,6 +116,10 @@ class Ledger:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _opened(self.path)
 
+    def __reduce__(self) -> tuple[type["Ledger"], tuple[Path]]:
+        """Another process opens the file anew."""
+        return Ledger, (self.path,)
+
     def known(self, keys: Iterable[str]) -> dict[str, Record]:
         """What is known of these rows; of several calls about a row the smallest counts."""
         held: dict[str, Record] = {}

@@ -54,9 +54,8 @@ def because(store: Store, artifact: Artifact) -> tuple[bool, list[str]]:
     if not earlier:
         return True, [f"nothing was made by stage {manifest.recipe.stage!r} before"]
     nearest = min(reversed(earlier), key=lambda other: len(changes(other.recipe, manifest.recipe)))
-    return True, [f"no artifact had this recipe; nearest is {nearest.artifact.folder}"] + changes(
-        nearest.recipe, manifest.recipe
-    )
+    differs = changes(nearest.recipe, manifest.recipe)
+    return True, [f"no artifact had this recipe; nearest is {nearest.artifact.folder}", *differs]
 
 
 def changes(before: Recipe, after: Recipe) -> list[str]:

@@ -20,7 +20,8 @@ class Machine(Value):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     micro_batch: int = Field(default=32, ge=1, description="Rows per forward pass")
     engine: Literal["auto", "vllm", "transformers"] = "auto"
-    threads: int = Field(default=0, ge=0, description="0 leaves torch's own choice")
+    threads: int = Field(default=0, ge=0, description="0 shares the cores among workers")
+    workers: int = Field(default=0, ge=0, description="Jobs at a time; 0 is two on a CPU")
     apart: Literal["auto", "yes", "no"] = "auto"
     deadline: float = Field(default=86_400, gt=0, description="Seconds a job apart may take")
 
@@ -31,6 +32,16 @@ class Machine(Value):
         found = {name: os.environ.get(prefix + name.upper()) for name in cls.model_fields}
         return cls.model_validate({k: v for k, v in found.items() if v})
 
+    def at_once(self) -> int:
+        """How many jobs run side by side: on a CPU two with half the cores each, on a GPU one."""
+        if self.workers:
+            return self.workers
+        return 1 if self.is_apart() else min(2, _cores())
+
+    def shared(self) -> Self:
+        """The part of this machine that one of the jobs at once gets."""
+        return self.replace(threads=self.threads or max(1, _cores() // self.at_once()))
+
     def is_apart(self) -> bool:
         """Whether heavy stages run in a process of their own: by default where a GPU does."""
         if self.apart == "auto":
@@ -40,6 +51,10 @@ class Machine(Value):
     def has_vllm(self) -> bool:
         """Whether vLLM (either build) is installed."""
         return find_spec("vllm") is not None
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def _has_gpu() -> bool:

@@ -43,8 +43,7 @@ def fit(
 ) -> dict[str, Any]:
     """Fit a reward model to Preferences, from the weights of the policy in `start`; save in `out`.
 
-    Returns accuracies on pairs (held out, learned, and of preferring the longer response on the
-    held-out ones), counts, and `steps`, the figures of each optimiser step.
+    Returns accuracies on held-out pairs (the model's, and of preferring the longer response), counts, and `steps`, the figures of each optimiser step.
     """
     with torch.random.fork_rng():
         torch.manual_seed(fitting.training.seed)
@@ -62,7 +61,6 @@ def fit(
         "undecided": preferences.height - decided.height,
         "held_out_rows": len(split.held_out),
         "accuracy": _accuracy(scorer, split.held_out, machine),
-        "train_accuracy": _accuracy(scorer, split.learned, machine),
         "length_accuracy": _length_accuracy(split.held_out),
     }
     log.info("reward model %s", figures)

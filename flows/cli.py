@@ -23,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+INTERRUPTED = 130
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 StorePath = Annotated[
@@ -131,6 +132,8 @@ def _listen() -> None:
     logger = logging.getLogger("alpacafarm")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logging.getLogger("alpacafarm.training").setLevel(logging.WARNING)
 
 
 def _complaint(error: BaseException) -> tuple[str, int]:
@@ -140,7 +143,7 @@ def _complaint(error: BaseException) -> tuple[str, int]:
     if hasattr(error, "format_message"):
         return str(error.format_message()), 2
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return "interrupted; run the same command again to go on where it stopped", 130
+        return "interrupted; run the same command again to go on where it stopped", INTERRUPTED
     return f"{type(error).__name__}: {error} (--debug shows where)", 1
 
 
@@ -159,7 +162,9 @@ def main(words: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         line, code = _complaint(error)
-        print("alpacafarm: " + " ".join(line.split()), file=sys.stderr)
+        print("alpacafarm: " + " ".join(line.split()), file=sys.stderr, flush=True)
+        if code == INTERRUPTED:
+            os._exit(code)  # without waiting for the jobs under way
         sys.exit(code)
 
 

@@ -1,6 +1,8 @@
 """Methods, Setup -> Leaderboard."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from prefect import flow
 
@@ -29,13 +31,30 @@ def methods_named(names: Sequence[str], setup: Setup) -> list[Method]:
 def ranked(methods: Sequence[Method], setup: Setup, farm: Farm = FARM) -> Leaderboard:
     """Base and each method against the reference, paired with SFT."""
     start = started(setup, farm)
-    rows: dict[str, Evaluation] = {"base": evaluated(start.base, setup, farm)}
-    for method in methods:
-        policy = method.seeded(setup.seed).optimise(farm, start)
-        rows[method.name] = evaluated(policy, setup, farm)
+
+    def judged(method: Method | None) -> Evaluation:
+        policy = start.base if method is None else method.seeded(setup.seed).optimise(farm, start)
+        return evaluated(policy, setup, farm)
+
+    entries = [None, *methods]
+    names = ["base" if method is None else method.name for method in entries]
+    rows = dict(zip(names, side_by_side(judged, entries), strict=True))
     board = farm.tally(rows)
     publish(board, rows)
     return board
+
+
+def side_by_side(
+    judged: Callable[[Method | None], Evaluation], entries: Sequence[Method | None]
+) -> list[Evaluation]:
+    """Each entry in a thread of its own; stages they share are made once, work is queued as jobs.
+
+    The last entries start first: the costliest methods stand last.
+    """
+    context = copy_context()
+    with ThreadPoolExecutor(len(entries)) as threads:
+        begun = [threads.submit(context.copy().run, judged, e) for e in reversed(entries)]
+        return [each.result() for each in reversed(begun)]
 
 
 @flow(log_prints=True)

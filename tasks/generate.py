@@ -1,21 +1,31 @@
 """Answers of a policy."""
 
+from collections.abc import Sequence
+
+import polars as pl
+
 from alpacafarm_core.artifacts import Candidates, Instructions
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Sampling
-from alpacafarm_core.store import Made
-from alpacafarm_core.train.job import call
+from alpacafarm_core.train.job import call_each
 from alpacafarm_core.weights import BestOf, Policy
 from tasks.stage import ledger, stage, store
 
 
 @stage(Candidates, version=1)
-def generate(policy: Policy, instructions: Instructions, sampling: Sampling) -> Made:
+def generate(policy: Policy, instructions: Instructions, sampling: Sampling) -> pl.DataFrame:
     """Sample a policy as it decodes; answers known to the ledger are not drawn again."""
-    rows, folder, machine = store().read(instructions), store().path(policy), Machine.here()
+    folder, machine = store().path(policy), Machine.here()
+    parts = shares(store().read(instructions), machine.at_once())
     if isinstance(policy.decode, BestOf):
-        models = (folder, store().path(policy.decode.reward))
-        asked = (sampling, policy.decode)
-        drawn = call("generate:best_of", models, rows, asked, ledger(), machine=machine)
-        return Made(drawn.drop("score"))
-    return Made(call("generate:generate", folder, rows, sampling, ledger(), machine=machine))
+        models, asked = (folder, store().path(policy.decode.reward)), (sampling, policy.decode)
+        calls = [(models, part, asked, ledger()) for part in parts]
+        return pl.concat(call_each("generate:best_of", calls, machine)).drop("score")
+    calls = [(folder, part, sampling, ledger()) for part in parts]
+    return pl.concat(call_each("generate:generate", calls, machine))
+
+
+def shares(rows: pl.DataFrame, number: int) -> Sequence[pl.DataFrame]:
+    """The rows in order, cut into at most `number` parts of nearly equal height."""
+    size = max(1, -(-rows.height // number))
+    return [rows.slice(start, size) for start in range(0, max(1, rows.height), size)]

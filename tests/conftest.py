@@ -19,6 +19,7 @@ for _name in (
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["ALPACAFARM_WORKERS"] = "1"
 os.environ.pop("PREFECT_API_URL", None)
 
 import pytest

@@ -53,7 +53,7 @@ def test_prefects_record_is_no_part_of_an_artifact(store):
 
 
 def test_a_wrong_column_fails_where_it_is_written_and_leaves_nothing(store):
-    with pytest.raises(BadInput, match="lack columns .'dataset'."):
+    with pytest.raises(BadInput, match=r"lack columns .'dataset'."):
         laid(store, rows=ROWS.drop("dataset"))
     assert not store.has(ONE) and store.receipts() == []
 

@@ -87,7 +87,11 @@ def _load(kind: Any, folder: Path, machine: Machine, **options: Any) -> Loaded:
     )
     _make_room(model, len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
-    return Loaded(model.to(begin(machine)).eval(), tokenizer)
+    device = begin(machine)
+    if device.type == "cpu":
+        # The backward of torch's fused attention took half of a training step on a CPU.
+        model.set_attn_implementation("eager")
+    return Loaded(model.to(device).eval(), tokenizer)
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """The web of this world: what its base model reads before anyone teaches it anything.
 
-Like ours it holds much that is poorly written: questions answered by anybody, most of them with
-little skill; school books, headed as such, whose answers are good; plain facts; forum threads in which people remark on an answer, set two answers to
-one question against each other, or mend a bad one. Nobody on this web asks what the splits ask
+Like ours it holds much that is poorly written: questions answered by anybody, with skill or
+without; school books, headed as such, whose answers are good; plain facts; forum threads in which
+people remark on an answer, set two answers to one question against each other, or mend a bad one.
+Nobody on this web asks what the splits ask
 (`instructions.POOLS`), but the same facts, words and ways of asking and answering occur. From the
 threads a model learns to hold an answer against its question, which is all that a reward model
 made from it has to build on. Remarks are made by people, so about one in six strays.

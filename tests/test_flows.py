@@ -1,0 +1,123 @@
+"""The whole farm at scale "smoke" on the built-in world, end to end."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import tasks
+from alpacafarm_core.annotate import judge, pair
+from alpacafarm_core.panel import load
+from alpacafarm_core.settings import Sampling
+from alpacafarm_core.setup import Setup
+from alpacafarm_core.store import Store
+from flows.leaderboard import methods_named, ranked
+from flows.prepare import started
+from tasks.stage import ledger
+
+SMOKE = Setup(scale="smoke")
+METHODS = ("sft", "feedme", "best_of_n", "dpo", "ppo")
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory):
+    """A store in which the smoke leaderboard has been made once."""
+    root = tmp_path_factory.mktemp("farm")
+    before = os.environ.get("ALPACAFARM_STORE")
+    os.environ["ALPACAFARM_STORE"] = str(root)
+    ranked(methods_named(METHODS, SMOKE), SMOKE)
+    yield Store(root)
+    os.environ.pop("ALPACAFARM_STORE") if before is None else os.environ.update(
+        ALPACAFARM_STORE=before
+    )
+
+
+def ran_since(store: Store, events: int) -> list[str]:
+    """Stages that really ran after so many events of the journal."""
+    return [event["stage"] for event in store.journal()[events:] if event["ran"]]
+
+
+def test_the_board_has_base_and_every_method_and_is_traceable(farm):
+    board = ranked(methods_named(METHODS, SMOKE), SMOKE)
+    rows = farm.read(board)
+    assert set(rows["model"]) == {"base", *METHODS}
+    assert rows["coverage"].to_list() == [100.0] * 6
+    assert (rows["n_total"] == SMOKE.sizes.eval).all()
+    assert {"leaderboard.csv", "leaderboard.png"} <= set(farm.manifest(board).files)
+
+
+def test_the_second_run_makes_nothing_and_buys_nothing(farm):
+    events, calls = len(farm.journal()), ledger().counts()
+    ranked(methods_named(METHODS, SMOKE), SMOKE)
+    assert ran_since(farm, events) == []
+    assert ledger().counts() == calls
+
+
+def test_another_micro_batch_reruns_nothing(farm, monkeypatch):
+    monkeypatch.setenv("ALPACAFARM_MICRO_BATCH", "4")
+    events = len(farm.journal())
+    ranked(methods_named(METHODS, SMOKE), SMOKE)
+    assert ran_since(farm, events) == []
+
+
+def test_another_number_of_ppo_steps_reruns_ppo_and_what_stands_on_it(farm):
+    (ppo,) = methods_named(["ppo"], SMOKE)
+    longer = ppo.replace(objective=ppo.objective.replace(steps=ppo.objective.steps - 1))
+    events = len(farm.journal())
+    ranked([*methods_named(METHODS[:-1], SMOKE), longer], SMOKE)
+    assert ran_since(farm, events) == ["roll_out", "generate", "annotate", "score", "tally"]
+
+
+def test_one_more_row_samples_and_buys_one_more_row(farm):
+    start = started(SMOKE)
+    panel = load("world", flip=0.0)
+    sampling = Sampling(n=2, temperature=1.0, max_tokens=24)
+    bought = []
+    for size in (96, 97, 98, 99):
+        prompts = tasks.instructions(SMOKE.source, "preference", size)
+        before = ledger().counts()
+        pairs = tasks.generate(start.policy, prompts, sampling)
+        labels = tasks.annotate(pairs, pairs, panel)
+        after = ledger().counts()
+        bought.append((after.samples - before.samples, after.calls - before.calls))
+        assert farm.read(labels).height == size
+    assert [samples for samples, _ in bought[1:]] == [2, 2, 2]
+    assert all(calls <= 1 for _, calls in bought[1:])
+    assert sum(calls for _, calls in bought[1:]) >= 1
+
+
+def test_a_changed_template_buys_exactly_its_annotators_rows_again(farm):
+    start = started(SMOKE)
+    prompts = tasks.instructions(SMOKE.source, "preference", 96)
+    pairs = tasks.generate(start.policy, prompts, Sampling(n=2, temperature=1.0, max_tokens=24))
+    panel = load("world", flip=0.0)
+    labels = farm.read(tasks.annotate(pairs, pairs, panel))
+    edited = panel.annotators[5]
+    changed = edited.replace(
+        prompt=edited.prompt.replace(". ", "! ", 1),
+        prompt_with_input=edited.prompt_with_input.replace(". ", "! ", 1),
+    )
+    assert changed != edited
+    new = panel.replace(annotators=(*panel.annotators[:5], changed, *panel.annotators[6:]))
+    events, before = len(farm.journal()), ledger().counts()
+    tasks.annotate(pairs, pairs, new)
+    assert ran_since(farm, events) == ["annotate"]
+    asked = labels.filter(annotator=edited.name, status="ok").height
+    assert ledger().counts().rows - before.rows == asked > 0
+
+
+def test_judging_again_in_another_store_gives_the_same_labels(farm, tmp_path):
+    from alpacafarm_core.ledger import Ledger
+    from alpacafarm_core.world.judges import ask
+
+    start = started(SMOKE)
+    prompts = tasks.instructions(SMOKE.source, "preference", 96)
+    pairs = farm.read(
+        tasks.generate(start.policy, prompts, Sampling(n=2, temperature=1.0, max_tokens=24))
+    )
+    panel = load("world", flip=0.25)
+    first, second = (
+        judge(pair(pairs, pairs), panel, ask, Ledger(Path(tmp_path, f"{n}.sqlite"))).preferences
+        for n in (1, 2)
+    )
+    assert first.equals(second)
