@@ -36,7 +36,7 @@ class BudgetReached(FarmError):
 
 
 class Unanswered(FarmError):
-    """Some calls to a judge failed for good; what was answered is kept and a rerun asks the rest."""
+    """Some calls to a judge failed; what was answered is kept and a rerun asks the rest."""
 
 
 class JudgeFailed(FarmError):

@@ -78,9 +78,7 @@ class Farm(Protocol):
     def prefer(self, chosen: Demonstrations, rejected: Candidates) -> Preferences:
         """Pairs whose order is known without a judge."""
 
-    def fit_reward(
-        self, policy: Policy, preferences: Preferences, fitting: Fitting
-    ) -> RewardModel:
+    def fit_reward(self, policy: Policy, preferences: Preferences, fitting: Fitting) -> RewardModel:
         """A reward model from labelled pairs, starting from a policy's weights."""
 
     def train(

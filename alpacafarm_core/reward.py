@@ -43,7 +43,8 @@ def fit(
 ) -> dict[str, Any]:
     """Fit a reward model to Preferences, from the weights of the policy in `start`; save in `out`.
 
-    Returns accuracies on held-out pairs (the model's, and of preferring the longer response), counts, and `steps`, the figures of each optimiser step.
+    Returns accuracies on held-out pairs (the model's, and of preferring the longer response),
+    counts, and `steps`, the figures of each optimiser step.
     """
     with torch.random.fork_rng():
         torch.manual_seed(fitting.training.seed)

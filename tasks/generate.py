@@ -19,10 +19,17 @@ def generate(policy: Policy, instructions: Instructions, sampling: Sampling) -> 
     parts = shares(store().read(instructions), machine.at_once())
     if isinstance(policy.decode, BestOf):
         models, asked = (folder, store().path(policy.decode.reward)), (sampling, policy.decode)
-        calls = [(models, part, asked, ledger()) for part in parts]
-        return pl.concat(call_each("generate:best_of", calls, machine)).drop("score")
-    calls = [(folder, part, sampling, ledger()) for part in parts]
-    return pl.concat(call_each("generate:generate", calls, machine))
+        best = call_each(
+            "generate:best_of", [(models, part, asked, ledger()) for part in parts], machine
+        )
+        return joined(best).drop("score")
+    drawn = [(folder, part, sampling, ledger()) for part in parts]
+    return joined(call_each("generate:generate", drawn, machine))
+
+
+def joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The parts one below the other."""
+    return pl.concat(parts)
 
 
 def shares(rows: pl.DataFrame, number: int) -> Sequence[pl.DataFrame]:
