@@ -11,7 +11,7 @@ from pydantic import Field
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.settings import Fitting, Scale
-from alpacafarm_core.weights import BestOf, Policy
+from alpacafarm_core.weights import BestOf, Policy, RewardModel
 
 
 class BestOfN(Method):
@@ -31,5 +31,8 @@ class BestOfN(Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model; the same policy then decodes with it."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        best = BestOf(n=self.n, reward=reward, temperature=self.temperature, top_p=self.top_p)
-        return start.policy.replace(decode=best)
+        return start.policy.replace(decode=self.decoding(reward))
+
+    def decoding(self, reward: RewardModel) -> BestOf:
+        """How a policy decodes with a reward model."""
+        return BestOf(n=self.n, reward=reward, temperature=self.temperature, top_p=self.top_p)
