@@ -99,7 +99,6 @@ class Setup(Value):
     panel: str = Field(default="world", description="Who labels training pairs")
     flip: float = Field(default=0.25, ge=0, le=0.5, description="Share of labels turned round")
     judges: str = Field(default="world", description="Who judges against the reference")
-    base_url: str = Field(default="", description="Endpoint of the judges, if not theirs")
 
     @property
     def sizes(self) -> Sizes:
