@@ -44,7 +44,7 @@ class Pretraining(NamedTuple):
     seed: int = 0
     vocabulary: int = 2048
     documents: int = 12_000
-    hidden: int = 192
+    hidden: int = 128
     layers: int = 4
     batch: int = 32
     longest: int = 192

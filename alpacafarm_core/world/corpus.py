@@ -1,12 +1,12 @@
 """The web of this world: what its base model reads before anyone teaches it anything.
 
-Like ours it holds much that is poorly written: questions answered by anybody, with skill or
-without; school books, headed as such, whose answers are good; plain facts; forum threads in which
-people remark on an answer, set two answers to one question against each other, or mend a bad one.
-Nobody on this web asks what the splits ask
-(`instructions.POOLS`), but the same facts, words and ways of asking and answering occur. From the
-threads a model learns to hold an answer against its question, which is all that a reward model
-made from it has to build on. Remarks are made by people, so about one in six strays.
+Like ours it holds much that is poorly written: questions answered by anybody, those who know and
+those who do not; school books, headed as such, whose answers are good; plain facts; forum threads
+in which people remark on an answer, set two answers to one question against each other, or mend a
+bad one. Nobody on this web asks what the splits ask (`instructions.POOLS`), but the same facts,
+words and ways of asking and answering occur. From the threads a model learns to hold an answer
+against its question, which is all that a reward model made from it has to build on. Readers
+differ: three verdicts in ten are off by a grade or so, one comparison in twenty is wrong.
 """
 
 from collections.abc import Callable, Iterator
