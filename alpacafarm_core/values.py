@@ -5,11 +5,30 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 
+def _in_words(schema: dict[str, Any]) -> None:
+    """Say the bounds of real numbers in the description instead of as bounds.
+
+    A browser lets a number field with a minimum take whole steps from it only, so a form with
+    `minimum: 0` refuses 0.25. The class still refuses what is out of bounds.
+    """
+    for field in schema.get("properties", {}).values():
+        if field.get("type") == "number":
+            low, high = field.pop("minimum", None), field.pop("maximum", None)
+            said = [f"from {low:g}"] if low is not None else []
+            said += [f"up to {high:g}"] if high is not None else []
+            if said:
+                field["description"] = f"{field.get('description', '')} ({' '.join(said)})".strip()
+
+
 class Value(BaseModel):
     """Frozen, comparable, JSON in and out; unknown fields, NaN and infinity are refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        json_schema_extra=_in_words,
     )
 
     def replace(self, **changes: Any) -> Self:

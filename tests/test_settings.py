@@ -1,0 +1,47 @@
+"""Settings: forms a browser accepts, defaults of the papers, refusals with the field's name."""
+
+import pytest
+from pydantic import ValidationError
+
+from alpacafarm_core.methods import METHODS
+from alpacafarm_core.methods.best_of_n import BestOfN
+from alpacafarm_core.methods.dpo import DPO
+from alpacafarm_core.methods.sft import SFT
+from alpacafarm_core.objective import KLPenalty
+from alpacafarm_core.settings import Fitting, Sampling
+from alpacafarm_core.setup import Setup
+
+
+def test_a_form_says_bounds_of_real_numbers_in_words_and_keeps_those_of_whole_ones():
+    fields = Setup.model_json_schema()["properties"]
+    assert "minimum" not in fields["flip"]
+    assert fields["flip"]["description"] == "Share of labels turned round (from 0 up to 0.5)"
+    assert fields["seed"]["minimum"] == 0
+    with pytest.raises(ValidationError, match="flip"):
+        Setup(flip=0.6)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_field_of_a_form_says_what_it_is(name):
+    for field, said in METHODS[name].model_json_schema()["properties"].items():
+        assert field == "name" or said.get("description") or "$ref" in said, field
+
+
+def test_the_defaults_are_alpacafarms():
+    assert DPO().training.learning_rate == 1e-6 and DPO().beta == 0.1 and DPO().training.batch == 64
+    assert SFT().training.learning_rate == 2e-5 and SFT().training.epochs == 3
+    assert Fitting().training.learning_rate == 3e-6 and Fitting().training.batch == 16
+    assert BestOfN().n == 16 and BestOfN().temperature == 1.0
+    assert KLPenalty().coef == 0.0067
+    assert Setup(scale="paper").sizes.eval == 805 and Setup(scale="paper").sizes.sft == 10_000
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"temperature": -1}, {"top_p": 0}, {"m": 1}])
+def test_what_is_out_of_bounds_or_unknown_is_refused_by_name(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        Sampling(**wrong)
+
+
+def test_nan_is_no_setting():
+    with pytest.raises(ValidationError, match="finite"):
+        Sampling(temperature=float("nan"))
