@@ -52,7 +52,9 @@ class Fitting(Value):
         """AlpacaFarm's settings, or those of the built-in world's tiny model."""
         if scale == "paper":
             return cls()
-        return cls(training=Training(learning_rate=5e-4, epochs=1, batch=32, max_length=256))
+        return cls(
+            training=Training(learning_rate=2e-4, epochs=1, batch=32, warmup=0.1, max_length=256)
+        )
 
 
 class Rule(Value):

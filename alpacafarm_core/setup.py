@@ -18,7 +18,10 @@ Split = Literal["sft", "preference", "unlabeled", "val", "eval"]
 
 
 class Sizes(Value):
-    """Rows of each split and the longest answer, in tokens."""
+    """Rows of each split, the longest answer in tokens, and the temperature of pairs.
+
+    AlpacaFarm draws pairs at temperature 1; the tiny model of the world loses its thread there.
+    """
 
     sft: int
     preference: int
@@ -26,13 +29,16 @@ class Sizes(Value):
     val: int
     eval: int
     max_tokens: int
+    temperature: float
 
 
 SIZES: dict[str, Sizes] = {
-    "smoke": Sizes(sft=96, preference=96, unlabeled=64, val=16, eval=32, max_tokens=24),
-    "small": Sizes(sft=2000, preference=8000, unlabeled=4000, val=400, eval=805, max_tokens=48),
+    "smoke": Sizes(sft=96, preference=96, unlabeled=64, val=16, eval=32, max_tokens=24,
+                   temperature=0.7),
+    "small": Sizes(sft=2000, preference=3000, unlabeled=4000, val=400, eval=805, max_tokens=48,
+                   temperature=0.7),
     "paper": Sizes(sft=10_000, preference=10_000, unlabeled=20_000, val=2_000, eval=805,
-                   max_tokens=300),
+                   max_tokens=300, temperature=1.0),
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from flows.prepare import started
 from tasks.stage import store
 
 FARM: Farm = tasks
-POOL = 64
+POOL = 32
 PROMPT = ["instruction", "input"]
 
 
@@ -97,7 +97,10 @@ def accuracies(setup: Setup, start: Start, reward: RewardModel) -> dict[str, str
     """
     prompts = FARM.instructions(setup.source, "val", setup.sizes.val)
     sampling = Sampling(
-        n=2, temperature=1.0, max_tokens=setup.sizes.max_tokens, seed=setup.seed + 1
+        n=2,
+        temperature=setup.sizes.temperature,
+        max_tokens=setup.sizes.max_tokens,
+        seed=setup.seed + 1,
     )
     answers = FARM.generate(start.policy, prompts, sampling)
     labels = FARM.annotate(answers, answers, load(setup.panel, setup.flip, setup.seed))
@@ -133,9 +136,14 @@ def labelled(labels: Preferences) -> pl.DataFrame:
 
 
 def curve(setup: Setup, start: Start, reward: RewardModel) -> dict[str, str]:
-    """Mean true utility of best-of-n over the evaluation prompts, n = 1, 2, 4, ..."""
-    prompts = FARM.instructions(setup.source, "eval", setup.sizes.eval)
-    sampling = Sampling(n=POOL, temperature=1.0, max_tokens=setup.sizes.max_tokens, seed=setup.seed)
+    """Mean true utility of best-of-n over the validation prompts, n = 1, 2, 4, ..."""
+    prompts = FARM.instructions(setup.source, "val", setup.sizes.val)
+    sampling = Sampling(
+        n=POOL,
+        temperature=setup.sizes.temperature,
+        max_tokens=setup.sizes.max_tokens,
+        seed=setup.seed + 1,
+    )
     answers = FARM.generate(start.policy, prompts, sampling)
     keys = [*PROMPT, "sample_index"]
     gold = store().read(FARM.score(answers, Truth())).select(*keys, gold="score")

@@ -14,7 +14,7 @@ from alpacafarm_core.methods import METHODS, AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
 from flows.evaluate import evaluated
-from flows.prepare import FARM, started
+from flows.prepare import FARM, based, started
 from tasks.tally import publish
 
 DEMO = ("sft", "feedme", "best_of_n", "dpo", "ppo")
@@ -30,10 +30,11 @@ def methods_named(names: Sequence[str], setup: Setup) -> list[Method]:
 
 def ranked(methods: Sequence[Method], setup: Setup, farm: Farm = FARM) -> Leaderboard:
     """Base and each method against the reference, paired with SFT."""
-    start = started(setup, farm)
 
     def judged(method: Method | None) -> Evaluation:
-        policy = start.base if method is None else method.seeded(setup.seed).optimise(farm, start)
+        if method is None:
+            return evaluated(based(setup, farm), setup, farm)
+        policy = method.seeded(setup.seed).optimise(farm, started(setup, farm))
         return evaluated(policy, setup, farm)
 
     entries = [None, *methods]

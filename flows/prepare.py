@@ -19,7 +19,7 @@ def started(setup: Setup, farm: Farm = FARM) -> Start:
     """What every method begins from; names that do not exist are refused before anything runs."""
     panel = load(setup.panel, flip=setup.flip, seed=setup.seed)
     load(setup.judges)
-    base = farm.base(setup.base, model_digest(setup.base))
+    base = based(setup, farm)
     demonstrations = farm.demonstrations(setup.source, setup.sizes.sft)
     policy = farm.train(base, demonstrations, SFT.at(setup.scale).seeded(setup.seed))
     return Start(
@@ -31,12 +31,22 @@ def started(setup: Setup, farm: Farm = FARM) -> Start:
     )
 
 
+def based(setup: Setup, farm: Farm = FARM) -> Policy:
+    """The language model everything starts from."""
+    return farm.base(setup.base, model_digest(setup.base))
+
+
 def preferences(setup: Setup, policy: Policy, panel: Panel, farm: Farm = FARM) -> Preferences:
     """Labels somebody recorded, or the panel's on two samples of the policy a prompt."""
     if setup.recorded:
         return farm.recorded(setup.source)
     prompts = farm.instructions(setup.source, "preference", setup.sizes.preference)
-    sampling = Sampling(n=2, temperature=1.0, max_tokens=setup.sizes.max_tokens, seed=setup.seed)
+    sampling = Sampling(
+        n=2,
+        temperature=setup.sizes.temperature,
+        max_tokens=setup.sizes.max_tokens,
+        seed=setup.seed,
+    )
     pairs = farm.generate(policy, prompts, sampling)
     return farm.annotate(pairs, pairs, panel)
 

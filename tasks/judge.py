@@ -6,6 +6,8 @@ from alpacafarm_core.artifacts import Candidates, Scores
 from alpacafarm_core.farm import Judge
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Truth
+from alpacafarm_core.train.job import call_each
+from tasks.generate import shares
 from tasks.stage import stage, store
 
 
@@ -19,7 +21,8 @@ def score(candidates: Candidates, judge: Judge) -> pl.DataFrame:
         prompts = rows.select("instruction", "input", "output").iter_rows()
         scores, name = [utility(*row) for row in prompts], "truth"
     else:
-        from alpacafarm_core.reward import score as reward
-
-        scores, name = reward(store().path(judge), rows, Machine.here()), judge.folder
+        machine = Machine.here()
+        parts = [(store().path(judge), part) for part in shares(rows, machine.at_once())]
+        found = call_each("reward:score", parts, machine)
+        scores, name = [each for part in found for each in part], judge.folder
     return rows.with_columns(score=pl.Series(scores, dtype=pl.Float64), judge=pl.lit(name))

@@ -25,8 +25,10 @@ class BestOfN(Method):
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
-        """Sixteen draws at every scale."""
-        return cls(fitting=Fitting.at(scale))
+        """AlpacaFarm's settings, or fewer and cooler draws for the world's tiny model."""
+        if scale == "paper":
+            return cls()
+        return cls(n=8, temperature=0.7, fitting=Fitting.at(scale))
 
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model; the same policy then decodes with it."""

@@ -15,10 +15,10 @@ from alpacafarm_core.world.people import PEOPLE
 from alpacafarm_core.world.tastes import Mood, Opinion, Shown, Taste, opinion, uniform
 from alpacafarm_core.world.utility import utility
 
-_QUIRKS = 0.23
-_MISTAKES = 0.15
-_SURE = Taste(longer=0.2, lists=0.1, quirks=_QUIRKS, mistakes=_MISTAKES)
-_HASTY = _SURE._replace(longer=0.26, lists=0.12, mistakes=1.5 * _MISTAKES)
+_QUIRKS = 0.12
+_MISTAKES = 0.08
+_SURE = Taste(longer=0.12, lists=0.1, quirks=_QUIRKS, mistakes=_MISTAKES)
+_HASTY = _SURE._replace(longer=0.16, lists=0.12, mistakes=1.5 * _MISTAKES)
 _OLD = _SURE._replace(first=0.05, quirks=1.2 * _QUIRKS, mistakes=1.8 * _MISTAKES)
 
 JUDGES = {
