@@ -11,6 +11,7 @@ RECIPES = {
     "feedme": ["select(preferences)", "train(sft, select1)"],
     "dpo": ["train(sft, preferences)"],
     "best_of_n": ["fit_reward(sft, preferences)"],
+    "ppo": ["fit_reward(sft, preferences)", "roll_out(sft, fit_reward1, instructions)"],
 }
 
 
