@@ -18,6 +18,7 @@ from alpacafarm_core.sampler import Sample
 from alpacafarm_core.settings import Sampling
 
 BATCH = 256
+LEAST = torch.finfo(torch.bfloat16).min
 CARRIED = 0.7  # share of a batch still running at which the rest is dropped
 
 
@@ -107,6 +108,9 @@ class _Running:
 
     def _forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         positions = (self.seen.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        if self.model.config._attn_implementation == "eager":
+            # Plain attention adds its mask to the scores, where a true would be a one.
+            mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, LEAST)
         out = self.model(
             input_ids=ids,
             attention_mask=None if bool(self.seen.all()) else mask,
