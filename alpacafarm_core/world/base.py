@@ -39,7 +39,7 @@ class Pretraining(NamedTuple):
     from) in documents. Training ends after `seconds` or `steps`, whichever comes first.
     """
 
-    seconds: float = 420.0
+    seconds: float = 1050.0
     steps: int = 1_000_000
     seed: int = 0
     vocabulary: int = 2048
