@@ -14,7 +14,7 @@ from alpacafarm_core.methods import METHODS, AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
 from flows.evaluate import evaluated
-from flows.prepare import FARM, based, started
+from flows.prepare import FARM, based, checked, started
 from tasks.tally import publish
 
 DEMO = ("sft", "feedme", "best_of_n", "dpo", "ppo")
@@ -30,6 +30,7 @@ def methods_named(names: Sequence[str], setup: Setup) -> list[Method]:
 
 def ranked(methods: Sequence[Method], setup: Setup, farm: Farm = FARM) -> Leaderboard:
     """Base and each method against the reference, paired with SFT."""
+    checked(setup)
 
     def judged(method: Method | None) -> Evaluation:
         if method is None:

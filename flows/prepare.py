@@ -9,16 +9,15 @@ from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Setup
-from alpacafarm_core.sources import model_digest
+from alpacafarm_core.sources import model_digest, model_folder
 from alpacafarm_core.weights import Policy
 
 FARM: Farm = tasks
 
 
 def started(setup: Setup, farm: Farm = FARM) -> Start:
-    """What every method begins from; names that do not exist are refused before anything runs."""
-    panel = load(setup.panel, flip=setup.flip, seed=setup.seed)
-    load(setup.judges)
+    """What every method begins from."""
+    panel = checked(setup)
     base = based(setup, farm)
     demonstrations = farm.demonstrations(setup.source, setup.sizes.sft)
     policy = farm.train(base, demonstrations, SFT.at(setup.scale).seeded(setup.seed))
@@ -29,6 +28,13 @@ def started(setup: Setup, farm: Farm = FARM) -> Start:
         instructions=farm.instructions(setup.source, "unlabeled", setup.sizes.unlabeled),
         preferences=preferences(setup, policy, panel, farm),
     )
+
+
+def checked(setup: Setup) -> Panel:
+    """The panel that labels; names that do not exist are refused before anything runs."""
+    load(setup.judges)
+    model_folder(setup.base)
+    return load(setup.panel, flip=setup.flip, seed=setup.seed)
 
 
 def based(setup: Setup, farm: Farm = FARM) -> Policy:

@@ -37,10 +37,10 @@ class PPO(Method):
             steps=3 if scale == "smoke" else 20,
             rollouts=16 if scale == "smoke" else 64,
             minibatch=8 if scale == "smoke" else 32,
-            kl=KLPenalty(coef=0.05),
+            kl=KLPenalty(coef=0.1),
             sampling=Sampling(temperature=1.0, max_tokens=24 if scale == "smoke" else 72),
             training=Training(
-                learning_rate=2e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
+                learning_rate=1e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
             ),
         )
         return cls(fitting=Fitting.at(scale), objective=objective)
