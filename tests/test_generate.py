@@ -150,7 +150,10 @@ def test_candidates_have_their_columns_and_their_own_ids(policy, ledger):
     assert rows["seed"].unique().to_list() == [3] and rows["temperature"].unique().to_list() == [1]
     tokenizer = load_policy(policy, EXACT).tokenizer
     for ids, text in rows.select("output_ids", "output").iter_rows():
-        assert tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
+        assert (
+            tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            == text
+        )
 
 
 def test_known_samples_are_not_drawn_again(policy, ledger, monkeypatch):
