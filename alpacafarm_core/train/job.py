@@ -33,6 +33,9 @@ from alpacafarm_core.values import Value
 
 CALL, RESULT, ROWS = "call.json", "result.json", "result.parquet"
 
+# One job at a time in this process: loading a model is not safe in several threads at once.
+HERE = threading.Lock()
+
 
 def call(function: str, *arguments: Any, machine: Machine) -> Any:
     """Call `module:name` of the core with the arguments and the machine; gives figures or a frame.
@@ -47,7 +50,8 @@ def call_each(function: str, calls: Sequence[tuple[Any, ...]], machine: Machine)
     if machine.is_apart():
         return [_call_apart(function, arguments, machine) for arguments in calls]
     if machine.at_once() == 1:
-        return [_found(function)(*arguments, machine) for arguments in calls]
+        with HERE:
+            return [_found(function)(*arguments, machine) for arguments in calls]
     pool = _workers(machine.at_once())
     sent = [pool.submit(_work, function, held, machine.shared()) for held in calls]
     return [_awaited(each, function) for each in sent]
