@@ -160,7 +160,9 @@ def _mean(pools: Sequence[tuple[list[float], list[float]]], n: int) -> float:
 
 
 def _share(guess: pl.DataFrame, known: pl.DataFrame) -> str:
-    both = guess.join(known, on=PROMPT, suffix="_known").filter(pl.col("margin_known") != 0)
+    both = guess.join(known, on=PROMPT, suffix="_known").filter(
+        (pl.col("margin_known") != 0) & (pl.col("margin") != 0)
+    )
     right = (both["margin"].sign() == both["margin_known"].sign()).mean()
     return f"{100 * float(right or 0):.1f} (n={both.height})"
 
