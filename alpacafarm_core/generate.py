@@ -1,8 +1,10 @@
 """Answers of a policy: sampled once, remembered by the ledger sample by sample, and best-of-n.
 
-A sample is known by the policy's weights, its prompt's ids, the sampling, the seed and its index
-within the prompt; not by how many are drawn, so the first 4 of 16 are the 4 of before. Unknown ones
-are drawn in chunks, in row order, and remembered after each chunk.
+A sample is known by the policy's weights, its prompt's ids, the sampling (how many are drawn
+included), the seed and its index within the prompt. Were the number left out, best-of-n and a plain
+answer drawn at the same time would share samples, and which batch drew them, so their last bits,
+would be a matter of timing. Unknown ones are drawn in chunks, in row order, and remembered after
+each chunk.
 """
 
 import hashlib
@@ -137,7 +139,7 @@ def _draws(policy: Path, rows: pl.DataFrame, sampling: Sampling, tokenizer: Any)
     texts = prompt_texts(rows)
     ids = prompt_ids(tokenizer, texts)
     _check_lengths(policy, [len(prompt) for prompt in ids], sampling)
-    weights, drawn = weights_digest(policy), sampling.replace(n=1).model_dump_json()
+    weights, drawn = weights_digest(policy), sampling.model_dump_json()
     draws = []
     for row, (text, prompt) in enumerate(zip(texts, ids, strict=True)):
         written = json.dumps(prompt)
