@@ -4,6 +4,7 @@ The dataset's loader script no longer runs, so its raw JSON files are taken by n
 names another hub, HF_HOME the cache, HF_HUB_OFFLINE=1 keeps to what is cached.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,14 @@ def fetch(name: str, revision: str) -> Path:
     with _told(f"{name}.json of {DATASET} at {revision}"):
         file = hf_hub_download(DATASET, f"{name}.json", repo_type="dataset", revision=revision)
         return Path(file)
+
+
+def commit(revision: str) -> str:
+    """The commit that a branch or tag of the dataset names today; offline, when last fetched."""
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    # A file lies in the hub's cache at .../snapshots/<commit>/<folder>/<file>.
+    return fetch("alpaca_instructions/val", revision).parents[1].name
 
 
 def model(name: str, revision: str = "main") -> Path:

@@ -86,7 +86,7 @@ class Hub(Value):
     """AlpacaFarm's own dataset on the hub, raw files at a pinned revision."""
 
     name: Literal["hub"] = "hub"
-    revision: str = Field(default="main", description="Commit of the dataset")
+    revision: str = Field(default="main", description="Commit, tag or branch; keys hold its commit")
     preferences: Literal["human", "gpt4", "noisy_multi", "simulate"] = Field(
         default="simulate", description="Recorded labels, or simulate them"
     )

@@ -26,6 +26,13 @@ HUB_RECORDED = {
 }
 
 
+def pinned(source: Source) -> Source:
+    """The source at a commit: keys hold what the data is, and a branch says only where to look."""
+    if isinstance(source, Hub):
+        return source.replace(revision=hub.commit(source.revision))
+    return source
+
+
 def instructions(source: Source, split: Split, size: int) -> pl.DataFrame:
     """At most `size` prompts of a split, with the columns of Instructions."""
     match source:

@@ -2,28 +2,36 @@
 
 from prefect import flow
 
-from alpacafarm_core.artifacts import Leaderboard
+from alpacafarm_core.artifacts import Candidates, Leaderboard
 from alpacafarm_core.farm import Evaluation, Farm
 from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Sampling, Truth
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.weights import Policy
-from flows.prepare import FARM
+from flows.prepare import FARM, pinned
+
+
+def answered(policy: Policy, setup: Setup, farm: Farm = FARM) -> Candidates:
+    """A policy's answers to the evaluation prompts."""
+    prompts = farm.instructions(setup.source, "eval", setup.sizes.eval)
+    sampling = Sampling(temperature=0.7, max_tokens=setup.sizes.max_tokens, seed=setup.seed)
+    return farm.generate(policy, prompts, sampling)
+
+
+def judged(answers: Candidates, setup: Setup, farm: Farm = FARM) -> Evaluation:
+    """Answers to the evaluation prompts, judged against the reference's."""
+    judges = load(setup.judges, seed=setup.seed)
+    pairs = farm.annotate(answers, farm.published(setup.source, setup.sizes.eval), judges)
+    known = isinstance(setup.source, World)
+    return Evaluation(preferences=pairs, truth=farm.score(answers, Truth()) if known else None)
 
 
 def evaluated(policy: Policy, setup: Setup, farm: Farm = FARM) -> Evaluation:
-    """Answers to the evaluation prompts, judged against the reference's."""
-    size = setup.sizes.eval
-    prompts = farm.instructions(setup.source, "eval", size)
-    sampling = Sampling(temperature=0.7, max_tokens=setup.sizes.max_tokens, seed=setup.seed)
-    answers = farm.generate(policy, prompts, sampling)
-    judges = load(setup.judges, seed=setup.seed)
-    pairs = farm.annotate(answers, farm.published(setup.source, size), judges)
-    known = isinstance(setup.source, World)
-    return Evaluation(preferences=pairs, truth=farm.score(answers, Truth()) if known else None)
+    """A policy's answers to the evaluation prompts, judged against the reference's."""
+    return judged(answered(policy, setup, farm), setup, farm)
 
 
 @flow(log_prints=True)
 def evaluate(policy: Policy, model: str, setup: Setup = Setup()) -> Leaderboard:  # noqa: B008
     """Judge a policy's answers against the reference's and tally them."""
-    return FARM.tally({model: evaluated(policy, setup)})
+    return FARM.tally({model: evaluated(policy, pinned(setup))})

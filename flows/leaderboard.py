@@ -1,20 +1,20 @@
 """Methods, Setup -> Leaderboard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
 from prefect import flow
 
-from alpacafarm_core.artifacts import Leaderboard
+from alpacafarm_core.artifacts import Candidates, Leaderboard
 from alpacafarm_core.errors import Missing
-from alpacafarm_core.farm import Evaluation, Farm
+from alpacafarm_core.farm import Farm
 from alpacafarm_core.method import Method
 from alpacafarm_core.methods import METHODS, AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
-from flows.evaluate import evaluated
-from flows.prepare import FARM, based, checked, started
+from flows.evaluate import answered, judged
+from flows.prepare import FARM, based, checked, pinned, started
 from tasks.tally import publish
 
 DEMO = ("sft", "feedme", "best_of_n", "dpo", "ppo")
@@ -31,32 +31,37 @@ def methods_named(names: Sequence[str], setup: Setup) -> list[Method]:
 def ranked(methods: Sequence[Method], setup: Setup, farm: Farm = FARM) -> Leaderboard:
     """Base and each method against the reference, paired with SFT."""
     checked(setup)
+    setup = pinned(setup)
 
-    def judged(method: Method | None) -> Evaluation:
+    def answers(method: Method | None) -> Candidates:
         if method is None:
-            return evaluated(based(setup, farm), setup, farm)
+            return answered(based(setup, farm), setup, farm)
         policy = method.seeded(setup.seed).optimise(farm, started(setup, farm))
-        return evaluated(policy, setup, farm)
+        return answered(policy, setup, farm)
 
     entries = [None, *methods]
     names = ["base" if method is None else method.name for method in entries]
-    rows = dict(zip(names, side_by_side(judged, entries), strict=True))
+    made = side_by_side(answers, entries)
+    rows = {name: judged(each, setup, farm) for name, each in zip(names, made, strict=True)}
     board = farm.tally(rows)
     publish(board, rows)
     return board
 
 
 def side_by_side(
-    judged: Callable[[Method | None], Evaluation], entries: Sequence[Method | None]
-) -> list[Evaluation]:
-    """Each entry in a thread of its own; stages they share are made once, work is queued as jobs.
+    answers: Callable[[Method | None], Candidates], entries: Sequence[Method | None]
+) -> Iterator[Candidates]:
+    """Each entry in a thread of its own, given in their order as they come.
 
-    The last entries start first: the costliest methods stand last.
+    Stages they share are made once, work is queued as jobs. The last entries start first: the
+    costliest methods stand last. Who takes them one by one and judges them buys rows that two
+    entries share always for the same one, in the same batch, at the same price.
     """
     context = copy_context()
     with ThreadPoolExecutor(len(entries)) as threads:
-        begun = [threads.submit(context.copy().run, judged, e) for e in reversed(entries)]
-        return [each.result() for each in reversed(begun)]
+        begun = [threads.submit(context.copy().run, answers, e) for e in reversed(entries)]
+        for each in reversed(begun):
+            yield each.result()
 
 
 @flow(log_prints=True)

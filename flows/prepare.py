@@ -10,6 +10,7 @@ from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.sources import model_digest, model_folder
+from alpacafarm_core.sources import pinned as at_commit
 from alpacafarm_core.weights import Policy
 
 FARM: Farm = tasks
@@ -37,6 +38,11 @@ def checked(setup: Setup) -> Panel:
     return load(setup.panel, flip=setup.flip, seed=setup.seed)
 
 
+def pinned(setup: Setup) -> Setup:
+    """The setup with its source at a commit, so that moved data is other data to every key."""
+    return setup.replace(source=at_commit(setup.source))
+
+
 def based(setup: Setup, farm: Farm = FARM) -> Policy:
     """The language model everything starts from."""
     return farm.base(setup.base, model_digest(setup.base))
@@ -60,4 +66,4 @@ def preferences(setup: Setup, policy: Policy, panel: Panel, farm: Farm = FARM) -
 @flow(log_prints=True)
 def prepare(setup: Setup = Setup()) -> Start:  # noqa: B008 (a Value is immutable)
     """Make what every method begins from: an SFT policy and labelled pairs."""
-    return started(setup)
+    return started(pinned(setup))

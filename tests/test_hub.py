@@ -16,16 +16,20 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = b'[{"instruction": "Say hi", "input": "", "output": "hi"}]'
 FOLDER = "/datasets/tatsu-lab/alpaca_farm/resolve/"
 
-PROGRAM = """
+PROGRAM = (
+    """
 import sys
 from alpacafarm_core import files, hub
 from alpacafarm_core.errors import FarmError
 try:
     path = hub.fetch(sys.argv[1], sys.argv[2])
+    assert hub.commit(sys.argv[2]) == "{}"
     print(files.read(path, "demonstrations").row(0, named=True)["output"])
 except FarmError as error:
     print(type(error).__name__, error)
 """
+    % COMMIT
+)
 
 
 class StandIn(BaseHTTPRequestHandler):
@@ -91,8 +95,9 @@ def test_a_table_is_downloaded_once_and_then_read_without_a_hub(told, endpoint):
     assert len(StandIn.asked) == before
 
 
-def test_a_branch_name_is_followed(told, endpoint):
+def test_a_branch_name_is_followed_and_its_commit_known(told, endpoint):
     assert told("alpaca_human_preference", "main", HF_ENDPOINT=endpoint) == "hi"
+    assert told("alpaca_human_preference", "main", HF_HUB_OFFLINE="1") == "hi"
 
 
 def test_an_unknown_revision_or_file_is_missing(told, endpoint):

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from alpacafarm_core.prompts import render
 from alpacafarm_core.world.asking import FAMILIES
-from alpacafarm_core.world.corpus import documents
+from alpacafarm_core.world.corpus import amiss, documents, remark
 from alpacafarm_core.world.facts import TABLES, categories, column, phrases, things, worded
 from alpacafarm_core.world.instructions import SOURCES, SPLITS, draw, instructions, split_of
 from alpacafarm_core.world.reading import WORD, lexicon
 from alpacafarm_core.world.tasks import WISHES, Question
 from alpacafarm_core.world.understanding import understand
-from alpacafarm_core.world.utility import NOTHING, Terms, terms, total, utility
+from alpacafarm_core.world.utility import NOTHING, Terms, findings, terms, total, utility
 from alpacafarm_core.world.writers import (
     DEMONSTRATOR_SKILL,
     REFERENCE_SKILL,
@@ -329,6 +329,28 @@ def test_the_web_is_the_same_for_the_same_seed_and_never_asks_what_a_split_asks(
     assert read == [next(again) for _ in range(400)]
     asked = {render(*row) for row in texts(instructions("eval", 805))}
     assert not [text for text in read if any(text.startswith(prompt) for prompt in asked)]
+
+
+def test_a_reader_names_what_is_amiss():
+    def named(question: str, text: str, answer: str) -> list[str]:
+        found = findings(question, text, answer)
+        assert found is not None
+        return amiss(found)
+
+    assert named(LIST, "", GOOD) == []
+    assert named(LIST, "", "Two birds are the owl and the cow.") == ["Not cow."]
+    false = "Two birds are the owl and the hen. The owl eats grass."
+    assert named(LIST, "", false) == ["Not grass for the owl."]
+    assert named("What is the job of Tom?", TEXT, "Tom is a nurse.")[-1] == "There is no vet in it."
+    assert findings("What is love?", "", "Love is good.") is None
+
+
+def test_a_verdict_follows_the_utility():
+    rng = Random(0)
+    best = [remark(rng, (LIST, ""), GOOD) for _ in range(50)]
+    worst = [remark(rng, (LIST, ""), "The cow and the dog.") for _ in range(50)]
+    assert all(said.startswith(("Very good.", "Good.")) for said in best)
+    assert all(said.startswith("Bad. Not ") for said in worst)
 
 
 def test_prompts_end_where_the_response_begins():

@@ -6,7 +6,7 @@ in which people remark on an answer, set two answers to one question against eac
 bad one. Nobody on this web asks what the splits ask (`instructions.POOLS`), but the same facts,
 words and ways of asking and answering occur. From the threads a model learns to hold an answer
 against its question, which is all that a reward model made from it has to build on. Readers
-differ: three verdicts in ten are off by a grade or so, one comparison in twenty is wrong.
+differ: some verdicts are off by a grade, some comparisons are wrong.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from alpacafarm_core.world.answering.pen import Pen
 from alpacafarm_core.world.answering.things import told
 from alpacafarm_core.world.facts import TABLES, column, things
 from alpacafarm_core.world.instructions import FAMILY_WEIGHTS, draw
-from alpacafarm_core.world.utility import Terms, terms, total
+from alpacafarm_core.world.utility import Findings, Terms, findings, terms, total
 from alpacafarm_core.world.writers import write
 
 VERDICTS = (
@@ -30,14 +30,14 @@ VERDICTS = (
 """The lowest utility, as the reader sees it, for each verdict."""
 
 REASONS = {
-    "content": ("Some of this is wrong.", "That is not true.", "The most important is missing."),
+    "content": ("Some of this is wrong.", "The most important is missing."),
     "following": ("This is not what was asked.", "Please do what was asked."),
     "form": ("This is not well written.", "The answer does not end well."),
     "detail": ("Please say more.", "There is not much in it."),
     "brevity": ("That is too long.", "Say less."),
 }
 
-BLUR = 0.12
+BLUR = 0.06
 
 LESSON = "### Lesson\n"
 
@@ -46,10 +46,10 @@ def documents(seed: int) -> Iterator[str]:
     """Documents without end, the same for the same seed; the end token is not part of them."""
     rng = Random(f"web {seed}")
     kinds: tuple[Callable[[Random], str], ...] = (
-        answered, taught, remarked, compared, mended, plain,
+        answered, taught, discussed, compared, mended, plain,
     )  # fmt: skip
     while True:
-        yield rng.choices(kinds, (24, 32, 18, 12, 8, 6))[0](rng)
+        yield rng.choices(kinds, (14, 24, 42, 8, 5, 7))[0](rng)
 
 
 def asked(rng: Random) -> tuple[str, str]:
@@ -74,22 +74,39 @@ def taught(rng: Random) -> str:
     return f"{LESSON}{render(*question)}{_written(rng, question, 0.95)}"
 
 
-def remarked(rng: Random) -> str:
-    """A question, an answer of any quality, and what a reader makes of it."""
+def discussed(rng: Random) -> str:
+    """A question, a few answers of any quality, and what a reader makes of each."""
     question = asked(rng)
-    answer = _written(rng, question, rng.random())
-    return f"{render(*question)}{answer}\n\n### Comment: {remark(rng, terms(*question, answer))}"
+    said = []
+    for _ in range(rng.randint(1, 4)):
+        answer = _written(rng, question, rng.random())
+        said.append(f"{answer}\n\n### Comment: {remark(rng, question, answer)}")
+    return render(*question) + "\n\n### Response:".join(said)
 
 
-def remark(rng: Random, seen: Terms) -> str:
-    """A verdict, and for all but the best what is most amiss."""
+def remark(rng: Random, question: tuple[str, str], answer: str) -> str:
+    """A verdict, and for all but the best what is amiss: in so many words, or in general."""
+    seen = terms(*question, answer)
     felt = total(seen) + rng.gauss(0.0, BLUR)
     verdict = next(said for bound, said in VERDICTS if felt >= bound)
+    found = findings(*question, answer)
+    named = amiss(found) if found else []
+    if named:
+        return " ".join([verdict, *rng.sample(named, min(len(named), 2))])
     lack = dict(zip(Terms._fields, seen, strict=True))
     worst = min(lack, key=lambda term: lack[term])
     if lack[worst] > 0.9:
         return verdict
     return f"{verdict} {rng.choice(REASONS[worst])}"
+
+
+def amiss(found: Findings) -> list[str]:
+    """What is untrue, out of place or left out of an answer, a sentence each."""
+    untrue = [f"Not {word} for the {about}." for about, word in sorted(found.false) if about]
+    strange = [f"Not {word}." for about, word in sorted(found.false) if not about]
+    misplaced = [f"Not {word}." for word in sorted(found.wrong)]
+    missing = [f"There is no {min(point)} in it." for point in found.unsaid]
+    return untrue + strange + misplaced + missing
 
 
 def compared(rng: Random) -> str:

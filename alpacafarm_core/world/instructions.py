@@ -20,12 +20,12 @@ SPLITS = ("sft", "preference", "unlabeled", "val", "eval")
 
 # Contents per hundred. `web` is what the base model reads and no split ever asks.
 POOLS: Mapping[str, int] = {
-    "sft": 17,
-    "preference": 29,
-    "unlabeled": 29,
-    "val": 5,
-    "eval": 5,
-    "web": 15,
+    "sft": 12,
+    "preference": 22,
+    "unlabeled": 22,
+    "val": 4,
+    "eval": 4,
+    "web": 36,
 }
 
 SOURCES: Mapping[str, int] = {

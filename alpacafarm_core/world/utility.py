@@ -51,14 +51,25 @@ NOTHING = Terms(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Findings(NamedTuple):
-    """What an answer says about its task; `items` in the order of their first mention."""
+    """What an answer says about its task.
 
-    said: int
+    `unsaid` are the points left out, `items` the right ones in the order of their first mention,
+    `false` the untrue claims (subject, "" before any is named, and word), `wrong` the words that
+    have no place in the answer.
+    """
+
+    unsaid: tuple[frozenset[str], ...]
     items: tuple[str, ...]
     facts: int
     extras: int
-    errors: int
+    false: frozenset[tuple[str, str]]
+    wrong: frozenset[str]
     useful: frozenset[str]
+
+    @property
+    def errors(self) -> int:
+        """How much is wrong."""
+        return len(self.false) + len(self.wrong)
 
 
 def utility(instruction: str, input: str, output: str) -> float:
@@ -95,6 +106,14 @@ def terms(instruction: str, input: str, output: str) -> Terms:
     return Terms(content, following, shape, detail, _brevity(task, found, answer))
 
 
+def findings(instruction: str, input: str, output: str) -> Findings | None:
+    """What an answer says about its task; None where the task is not understood."""
+    task = understand(instruction, input)
+    if task is None:
+        return None
+    return _find(task.needs, read(output), asked_words(instruction, input))
+
+
 def _find(needs: Needs, answer: Answer, asked: frozenset[str]) -> Findings:
     present = frozenset(answer.words)
     items = tuple(dict.fromkeys(word for word in answer.words if word in needs.pool))
@@ -102,25 +121,26 @@ def _find(needs: Needs, answer: Answer, asked: frozenset[str]) -> Findings:
     useful |= present & (needs.pool | needs.extras)
     useful |= frozenset(word for point in needs.points for word in point if word in present)
     return Findings(
-        said=sum(not point.isdisjoint(present) for point in needs.points),
+        unsaid=tuple(point for point in needs.points if point.isdisjoint(present)),
         items=items,
         facts=facts,
         extras=len(present & needs.extras),
-        errors=false + len(present & needs.wrong),
+        false=false,
+        wrong=present & needs.wrong,
         useful=useful,
     )
 
 
 def _claims(
     needs: Needs, said: tuple[str, ...], asked: frozenset[str]
-) -> tuple[int, int, frozenset[str]]:
-    """True and false claims made, each counted once, and the words that made the true ones.
+) -> tuple[int, frozenset[tuple[str, str]], frozenset[str]]:
+    """How many true claims are made, the false ones, and the words that made the true ones.
 
     A claim is about the subject named last. Before any is named it is about whichever it is true
     of, and words of the question claim nothing.
     """
     if not needs.claimable:
-        return 0, 0, frozenset()
+        return 0, frozenset(), frozenset()
     subject, true, false = "", set(), set()
     for word in said:
         if word in needs.claims:
@@ -132,13 +152,13 @@ def _claims(
                 false.add((subject, word))
             else:
                 true.add((fits, needs.claims[fits][word], word))
-    return len({claim[:2] for claim in true}), len(false), frozenset(c[2] for c in true)
+    return len({claim[:2] for claim in true}), frozenset(false), frozenset(c[2] for c in true)
 
 
 def _content(needs: Needs, found: Findings) -> float:
     parts = []
     if needs.points:
-        parts.append(found.said / len(needs.points))
+        parts.append(1.0 - len(found.unsaid) / len(needs.points))
     if needs.number:
         parts.append(min(1.0, len(_in_order(needs, found.items)) / needs.number))
     if needs.facts:
