@@ -16,20 +16,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = b'[{"instruction": "Say hi", "input": "", "output": "hi"}]'
 FOLDER = "/datasets/tatsu-lab/alpaca_farm/resolve/"
 
-PROGRAM = (
-    """
+PROGRAM = f"""
 import sys
 from alpacafarm_core import files, hub
 from alpacafarm_core.errors import FarmError
 try:
     path = hub.fetch(sys.argv[1], sys.argv[2])
-    assert hub.commit(sys.argv[2]) == "{}"
+    assert hub.commit(sys.argv[2]) == "{COMMIT}"
     print(files.read(path, "demonstrations").row(0, named=True)["output"])
 except FarmError as error:
     print(type(error).__name__, error)
 """
-    % COMMIT
-)
 
 
 class StandIn(BaseHTTPRequestHandler):
