@@ -22,11 +22,20 @@ from torch.nn.functional import logsigmoid
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Fitting
-from alpacafarm_core.train.batches import Pair, Tokens, by_length, labelled, padded, pairs, plan
+from alpacafarm_core.train.batches import (
+    Pair,
+    Tokens,
+    batch_of,
+    by_length,
+    labelled,
+    padded,
+    pairs,
+    plan,
+)
 from alpacafarm_core.train.batches import encode as encoded
 from alpacafarm_core.train.descent import MicroBatches, descend
 from alpacafarm_core.train.forward import response_scores
-from alpacafarm_core.train.models import Loaded, autocast, begin, load_scorer, save
+from alpacafarm_core.train.models import Loaded, autocast, begin, load_scorer, save, sharing
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -147,9 +156,9 @@ def accumulate(
 
 def _margins(model: Any, of: Sequence[Pair], machine: Machine) -> Tensor:
     """Reward of the chosen minus that of the rejected response, [B]."""
-    rows = [pair.chosen for pair in of] + [pair.rejected for pair in of]
+    batch = batch_of(of, sharing(model)).to(begin(machine))
     with autocast(machine):
-        chosen, rejected = response_scores(model, padded(rows).to(begin(machine))).chunk(2)
+        chosen, rejected = response_scores(model, batch).chunk(2)
     return chosen - rejected
 
 

@@ -6,14 +6,18 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from alpacafarm_core.settings import Training
 from alpacafarm_core.train.batches import (
+    Pair,
     Tokens,
+    batch_of,
     by_length,
     encode,
     labelled,
     padded,
+    paired,
     pairs,
     plan,
     prompt_ids,
@@ -21,8 +25,9 @@ from alpacafarm_core.train.batches import (
     tokenizer_digest,
 )
 from alpacafarm_core.train.descent import rate
+from alpacafarm_core.train.forward import response_logprobs
 from alpacafarm_core.train.logps import entropies, token_logprobs
-from alpacafarm_core.train.models import load_tokenizer
+from alpacafarm_core.train.models import SHARING, load_tokenizer, sharing
 from tests.tiny import ANSWERS, demonstrations, preferences, tiny_model
 
 EOS = 1
@@ -93,6 +98,48 @@ def test_padding_is_on_the_right_and_positions_predict_the_response():
     assert batch.mask.tolist() == [[True] * 3, [True, False, False]]
     found = batch.ids.gather(1, batch.where + 1)[batch.mask]
     assert found.tolist() == batch.targets[batch.mask].tolist()
+
+
+def test_a_pair_in_one_row_keeps_its_responses_apart():
+    batch = paired([Pair(Tokens([5, 6], [7, 8]), Tokens([5, 6], [9]))])
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9]]
+    assert batch.positions is not None and batch.attention is not None
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 2]]
+    assert (batch.rows.tolist(), batch.last.tolist()) == ([0, 0], [3, 4])
+    assert batch.where.tolist() == [[1, 2], [1, 0]]
+    assert batch.targets.tolist() == [[7, 8], [9, 0]]
+    assert (batch.attention[0, 0] == 0).int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+
+
+@pytest.mark.parametrize("kind", SHARING)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_sharing_a_row_changes_no_logprob(kind, attention):
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 20,
+             "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0,
+             "sliding_window": None, "initializer_range": 0.3}  # fmt: skip
+    if kind == "gpt_neox":
+        small.pop("num_key_value_heads")
+    config = AutoConfig.for_model(kind, **small)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    assert sharing(model)
+    couples = [
+        Pair(Tokens([5, 6, 4], [7, 8, 2]), Tokens([5, 6, 4], [9, 2])),
+        Pair(Tokens([3], [2]), Tokens([3], [7, 7, 7, 2])),
+    ]
+    together, apart = (response_logprobs(model, batch_of(couples, way)) for way in (True, False))
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+
+
+def test_pairs_whose_prompts_differ_stand_in_rows_of_their_own():
+    cut = Pair(Tokens([5, 6], [7]), Tokens([6], [8, 9]))
+    assert batch_of([cut], sharing=True).positions is None
 
 
 def test_every_epoch_has_every_row_once_in_another_order():

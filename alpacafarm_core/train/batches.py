@@ -1,8 +1,8 @@
 """Rows to tensors: prompts and responses as ids, padded on the right, in an order fixed by a seed.
 
 Sampled ids are used as they are, never by way of text. Padding is on the right and attention is
-causal, so no attention mask is needed and the padding id means nothing. B is rows, L tokens of
-prompt and response, R response tokens.
+causal, so the padding id means nothing. A pair may share a row and so its prompt. B is rows, L
+tokens of a row, N responses, R tokens of a response.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from alpacafarm_core.prompts import render
 from alpacafarm_core.settings import Training
@@ -42,21 +43,30 @@ class Pair(NamedTuple):
         return max(self.chosen.length, self.rejected.length)
 
 
+Example = Tokens | Pair
+
+
 class Padded(NamedTuple):
     """A batch of prompts with responses.
 
-    `ids` [B, L]; `where` [B, R] is the position that predicts each response token, `targets`
-    [B, R] that token, and `mask` [B, R] true where there is one.
+    `ids` [B, L]; `rows` [N] is the row that a response stands in and `last` [N] where it ends.
+    `where` [N, R] is the position that predicts each response token, `targets` [N, R] that token,
+    and `mask` [N, R] true where there is one. Where two responses share a row, `positions` [B, L]
+    and `attention` [B, 1, L, L] (added to the scores) keep them apart.
     """
 
     ids: Tensor
+    rows: Tensor
+    last: Tensor
     where: Tensor
     targets: Tensor
     mask: Tensor
+    positions: Tensor | None = None
+    attention: Tensor | None = None
 
     def to(self, device: torch.device) -> "Padded":
         """The same on another device."""
-        return Padded(*(tensor.to(device) for tensor in self))
+        return Padded(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -118,19 +128,68 @@ def pairs(rows: pl.DataFrame, tokenizer: Any) -> list[Pair]:
     ]
 
 
+def batch_of(examples: Sequence[Example], sharing: bool) -> Padded:
+    """One batch of these examples; of pairs, all chosen responses before all rejected ones.
+
+    With `sharing` a pair is one row, if both sides of every pair have the same prompt.
+    """
+    couples = [each for each in examples if isinstance(each, Pair)]
+    if couples and sharing and all(one.prompt == two.prompt for one, two in couples):
+        return paired(couples)
+    return padded(responses_of(examples))
+
+
+def responses_of(examples: Sequence[Example]) -> list[Tokens]:
+    """Responses of these examples; of pairs, all chosen ones before all rejected ones."""
+    firsts = [each.chosen if isinstance(each, Pair) else each for each in examples]
+    return firsts + [each.rejected for each in examples if isinstance(each, Pair)]
+
+
 def padded(rows: Sequence[Tokens]) -> Padded:
-    """One batch, padded to its longest row and its longest response."""
-    longest = max(len(row.response) for row in rows)
-    ids = torch.zeros(len(rows), max(row.length for row in rows), dtype=torch.long)
-    targets = torch.zeros(len(rows), longest, dtype=torch.long)
+    """A response a row, padded to the longest row and the longest response."""
+    ids = pad_sequence([_long(row.prompt + row.response) for row in rows], batch_first=True)
     starts = torch.tensor([len(row.prompt) for row in rows])
-    lengths = torch.tensor([len(row.response) for row in rows])
-    for i, (prompt, response) in enumerate(rows):
-        ids[i, : len(prompt) + len(response)] = torch.tensor(prompt + response)
-        targets[i, : len(response)] = torch.tensor(response, dtype=torch.long)
-    mask = torch.arange(longest) < lengths[:, None]
-    where = (starts[:, None] - 1 + torch.arange(longest)) * mask
-    return Padded(ids, where, targets, mask)
+    return Padded(ids, torch.arange(len(rows)), *_placed(rows, starts, starts - 1))
+
+
+def paired(pairs: Sequence[Pair]) -> Padded:
+    """A pair a row: the prompt, the chosen response, the rejected one.
+
+    The rejected response takes its positions and its attention as if it followed the prompt.
+    """
+    prompts = torch.tensor([len(pair.chosen.prompt) for pair in pairs])
+    seconds = torch.tensor([pair.chosen.length for pair in pairs])
+    ids = pad_sequence(
+        [_long(one.prompt + one.response + two.response) for one, two in pairs], batch_first=True
+    )
+    at = torch.arange(ids.shape[1])
+    is_second = at >= seconds[:, None]
+    positions = torch.where(is_second, at - (seconds - prompts)[:, None], at)
+    is_first = (at >= prompts[:, None]) & ~is_second
+    unseen = (at > at[:, None]) | (is_second[:, :, None] & is_first[:, None, :])
+    attention = torch.zeros(unseen.shape).masked_fill(unseen, torch.finfo(torch.float32).min)
+    placed = _placed(responses_of(pairs), torch.cat([prompts, seconds]), (prompts - 1).repeat(2))
+    rows = torch.arange(len(pairs)).repeat(2)
+    return Padded(ids, rows, *placed, positions, attention[:, None])
+
+
+def _placed(
+    responses: Sequence[Tokens], starts: Tensor, before: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`last`, `where`, `targets` and `mask` of responses that start at `starts` [N].
+
+    `before` [N] is the position that predicts each first token.
+    """
+    targets = pad_sequence([_long(each.response) for each in responses], batch_first=True)
+    lengths = torch.tensor([len(each.response) for each in responses])
+    steps = torch.arange(targets.shape[1])
+    mask = steps < lengths[:, None]
+    where = torch.where(steps == 0, before[:, None], starts[:, None] - 1 + steps) * mask
+    return starts + lengths - 1, where, targets, mask
+
+
+def _long(ids: list[int]) -> Tensor:
+    return torch.tensor(ids, dtype=torch.long)
 
 
 def plan(lengths: Sequence[int], training: Training, micro: int) -> Iterator[list[list[int]]]:

@@ -1,6 +1,6 @@
 """Models on padded batches: what each response token, or each whole response, is given.
 
-B is rows, R response tokens, N response tokens laid end to end, H hidden width. The backbone runs
+N is responses, R tokens of one, T tokens of all laid end to end, H hidden width. The backbone runs
 once over prompt and response; heads see only the positions that matter.
 """
 
@@ -14,14 +14,14 @@ from alpacafarm_core.train.logps import Head, entropies, token_logprobs
 
 
 class Judged(NamedTuple):
-    """Log-probability and entropy (nats) at each response token, each [B, R], zero on padding."""
+    """Log-probability and entropy (nats) at each response token, each [N, R], zero on padding."""
 
     logprobs: Tensor
     entropies: Tensor
 
 
 def response_logprobs(model: Any, batch: Padded) -> Tensor:
-    """Log-probability of each response token, [B, R] in float32, zero on padding."""
+    """Log-probability of each response token, [N, R] in float32, zero on padding."""
     hidden = _predicting(model, batch)
     found = token_logprobs(hidden, batch.targets[batch.mask], _head(model))
     return _spread(found, batch.mask)
@@ -36,26 +36,32 @@ def judged(model: Any, batch: Padded) -> Judged:
 
 
 def response_values(critic: Any, batch: Padded) -> Tensor:
-    """The critic's value before each response token, [B, R] in float32, zero on padding."""
+    """The critic's value before each response token, [N, R] in float32, zero on padding."""
     values = critic.score(_predicting(critic, batch))[:, 0].float()
     return _spread(values, batch.mask)
 
 
 def response_scores(scorer: Any, batch: Padded) -> Tensor:
-    """The scorer's number at the last token of each row, [B] in float32."""
-    hidden = scorer.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    last = batch.where[:, :1] + batch.mask.sum(1, keepdim=True)
-    rows = torch.arange(len(hidden), device=hidden.device)
-    scores: Tensor = scorer.score(hidden[rows, last[:, 0]])[:, 0].float()
+    """The scorer's number at the last token of each response, [N] in float32."""
+    scores: Tensor = scorer.score(_hidden(scorer, batch)[batch.rows, batch.last])[:, 0].float()
     return scores
 
 
 def _predicting(model: Any, batch: Padded) -> Tensor:
-    """Hidden states that predict a response token, [N, H]."""
-    hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    rows = torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(batch.where)
-    picked: Tensor = hidden[rows[batch.mask], batch.where[batch.mask]]
-    return picked
+    """Hidden states that predict a response token, [T, H]."""
+    rows = batch.rows[:, None].expand_as(batch.where)
+    return _hidden(model, batch)[rows[batch.mask], batch.where[batch.mask]]
+
+
+def _hidden(model: Any, batch: Padded) -> Tensor:
+    """The last layer's hidden states, [B, L, H]."""
+    hidden: Tensor = model.base_model(
+        input_ids=batch.ids,
+        attention_mask=batch.attention,
+        position_ids=batch.positions,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden
 
 
 def _head(model: Any) -> Head:

@@ -14,6 +14,8 @@ import torch
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.machine import Machine
 
+SHARING = ("gpt_neox", "llama", "mistral", "olmo2", "qwen2", "qwen3")
+
 
 class Loaded(NamedTuple):
     """A model and the tokenizer that belongs to it."""
@@ -54,6 +56,18 @@ def load_scorer(folder: Path, machine: Machine) -> Loaded:
     from transformers import AutoModelForSequenceClassification
 
     return _load(AutoModelForSequenceClassification, folder, machine, num_labels=1)
+
+
+def sharing(model: Any) -> bool:
+    """Whether two responses may share a row of this model with their prompt.
+
+    True for architectures of which a test shows that it changes nothing: attention that heeds a
+    mask of ours everywhere, and no memory beside it.
+    """
+    configuration = model.config
+    heeds = configuration._attn_implementation in ("eager", "sdpa")
+    windowed = getattr(configuration, "sliding_window", None) is not None
+    return configuration.model_type in SHARING and heeds and not windowed
 
 
 def save(loaded: Loaded, out: Path) -> None:

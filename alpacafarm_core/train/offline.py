@@ -21,22 +21,20 @@ from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import OF_PAIRS, OF_TOKENS, Objective, view_of
 from alpacafarm_core.train.batches import (
-    Pair,
-    Tokens,
+    Example,
+    batch_of,
     by_length,
     demonstrations,
     labelled,
-    padded,
     pairs,
     plan,
+    responses_of,
 )
 from alpacafarm_core.train.descent import MicroBatches, descend
 from alpacafarm_core.train.forward import response_logprobs
-from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save
+from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save, sharing
 
 log = logging.getLogger("alpacafarm.training")
-
-Example = Tokens | Pair
 
 
 class Material(NamedTuple):
@@ -112,13 +110,14 @@ def read(data: pl.DataFrame, tokenizer: Any, objective: Objective) -> Material:
 def reference_logprobs(
     reference: Loaded, examples: Sequence[Example], machine: Machine
 ) -> list[list[Tensor]]:
-    """Log-probability of each token of each example's responses, in the order of `_responses`."""
+    """Log-probability of each token of each example's responses, chosen before rejected."""
     device, lengths = begin(machine), [example.length for example in examples]
     known: list[list[Tensor]] = [[] for _ in examples]
     for rows in by_length(range(len(examples)), lengths, machine.micro_batch):
-        responses = _responses(rows, examples)
+        some = [examples[row] for row in rows]
+        responses, batch = responses_of(some), batch_of(some, sharing(reference.model))
         with autocast(machine):
-            found = response_logprobs(reference.model, padded(responses).to(device))
+            found = response_logprobs(reference.model, batch.to(device))
         for row, response, logprobs in zip(cycle(rows), responses, found, strict=False):
             known[row].append(logprobs[: len(response.response)].cpu())
     return known
@@ -130,7 +129,7 @@ def accumulate(course: Course, micro_batches: MicroBatches) -> dict[str, float]:
     Returns the batch's mean loss, its size, and for pairs how they are ordered.
     """
     rows = [row for micro in micro_batches for row in micro]
-    tokens = sum(len(r.response) for r in _responses(rows, course.examples))
+    tokens = sum(len(r.response) for r in responses_of([course.examples[row] for row in rows]))
     figures: dict[str, float] = {"rows": len(rows), "tokens": tokens, "loss": 0.0}
     for micro in micro_batches:
         with autocast(course.machine):
@@ -146,7 +145,8 @@ def accumulate(course: Course, micro_batches: MicroBatches) -> dict[str, float]:
 
 def see(course: Course, rows: Sequence[int]) -> Any:
     """The view of these examples that the objective's loss asks for, with gradient."""
-    batch = padded(_responses(rows, course.examples)).to(begin(course.machine))
+    some = [course.examples[row] for row in rows]
+    batch = batch_of(some, sharing(course.model)).to(begin(course.machine))
     seen = {"logprobs": response_logprobs(course.model, batch), "mask": batch.mask.float()}
     if course.known:
         sides = range(len(course.known[0]))
@@ -166,13 +166,6 @@ def _of_pairs(seen: dict[str, Tensor]) -> dict[str, Tensor]:
             fields[f"{prefix}chosen"], fields[f"{prefix}rejected"] = sums
     fields["chosen_length"], fields["rejected_length"] = seen["mask"].sum(1).chunk(2)
     return fields
-
-
-def _responses(rows: Sequence[int], examples: Sequence[Example]) -> list[Tokens]:
-    """Responses of these examples; of pairs, all chosen ones before all rejected ones."""
-    asked = [examples[row] for row in rows]
-    firsts = [e.chosen if isinstance(e, Pair) else e for e in asked]
-    return firsts + [e.rejected for e in asked if isinstance(e, Pair)]
 
 
 @torch.no_grad()

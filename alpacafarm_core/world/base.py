@@ -39,7 +39,7 @@ class Pretraining(NamedTuple):
     from) in documents. Training ends after `seconds` or `steps`, whichever comes first.
     """
 
-    seconds: float = 1050.0
+    seconds: float = 2700.0
     steps: int = 1_000_000
     seed: int = 0
     vocabulary: int = 2048
@@ -48,7 +48,7 @@ class Pretraining(NamedTuple):
     layers: int = 4
     batch: int = 32
     longest: int = 256
-    rate: float = 3e-3
+    rate: float = 6e-3
     warmup: float = 0.03
 
 
