@@ -22,7 +22,7 @@ demo: $(READY)  ## run the farm on the built-in world and print the leaderboard
 	@$(BIN)/alpacafarm demo $(DEMO_ARGS)
 
 test: $(READY)  ## the tests (WORKERS=2 spreads them, PYTEST_ARGS narrows them)
-	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not slow" $(or $(PYTEST_ARGS),--cov --cov-report=term)
 
 test-slow: $(READY)  ## the tests that take minutes
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
