@@ -122,13 +122,15 @@ def model_folder(model: str) -> Path:
 
 def model_digest(model: str) -> str:
     """SHA-256 over the names and contents of a model's files."""
-    return _digest_of(model_folder(model))
+    laid = _model_files(model_folder(model))
+    return _digest_of(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in laid))
 
 
 @cache
-def _digest_of(folder: Path) -> str:
+def _digest_of(laid: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files as they lay there, with size and time of change: a change is another question."""
     total = hashlib.sha256()
-    for file in _model_files(folder):
+    for file, _, _ in laid:
         with file.open("rb") as handle:
             inner = hashlib.file_digest(handle, "sha256").hexdigest()
         total.update(f"{file.name} {inner}\n".encode())

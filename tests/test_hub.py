@@ -29,6 +29,16 @@ except FarmError as error:
 """
 
 
+SOURCE = """
+from alpacafarm_core import sources
+from alpacafarm_core.setup import Hub
+hub = sources.pinned(Hub(revision="main", preferences="human"))
+shown = sources.demonstrations(hub, 5)["output"].to_list()
+asked = sources.instructions(hub, "preference", 5)["instruction"].to_list()
+print(hub.revision, shown, asked, sources.pinned(hub) == hub)
+"""
+
+
 class StandIn(BaseHTTPRequestHandler):
     """A hub with one commit, `main` and every table but the evaluation set."""
 
@@ -73,9 +83,9 @@ def endpoint() -> Iterator[str]:
 def told(tmp_path):
     """Fetch in a process of its own, with an empty cache, and return what it printed."""
 
-    def run(name: str, revision: str = COMMIT, **settings: str) -> str:
+    def run(name: str, revision: str = COMMIT, program: str = PROGRAM, **settings: str) -> str:
         bare = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-        command = [sys.executable, "-c", PROGRAM, name, revision]
+        command = [sys.executable, "-c", program, name, revision]
         env = {**os.environ, **bare, **settings}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         return done.stdout.strip()
@@ -95,6 +105,11 @@ def test_a_table_is_downloaded_once_and_then_read_without_a_hub(told, endpoint):
 def test_a_branch_name_is_followed_and_its_commit_known(told, endpoint):
     assert told("alpaca_human_preference", "main", HF_ENDPOINT=endpoint) == "hi"
     assert told("alpaca_human_preference", "main", HF_HUB_OFFLINE="1") == "hi"
+
+
+def test_a_source_at_a_branch_is_the_one_at_its_commit(told, endpoint):
+    said = told("", program=SOURCE, HF_ENDPOINT=endpoint)
+    assert said == f"{COMMIT} ['hi'] ['Say hi'] True"
 
 
 def test_an_unknown_revision_or_file_is_missing(told, endpoint):
