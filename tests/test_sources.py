@@ -87,7 +87,7 @@ def test_a_changed_model_has_another_digest_in_the_same_process(tmp_path):
 
 
 def test_a_model_is_a_folder_with_safetensors(tmp_path):
-    with pytest.raises(Missing, match="no model folder './none'"):
+    with pytest.raises(Missing, match=r"no model folder '\./none'"):
         sources.model_folder("./none")
-    with pytest.raises(BadInput, match="holds no .safetensors"):
+    with pytest.raises(BadInput, match=r"holds no \.safetensors"):
         sources.model_digest(str(tmp_path))
