@@ -42,7 +42,8 @@ def because(store: Store, artifact: Artifact) -> tuple[bool, list[str]]:
     """Whether the last run of this artifact's stage made it, and the reasons in words."""
     manifest = store.manifest(artifact)
     events = [event for event in store.journal() if event.get("artifact") == artifact.folder]
-    if events and not events[-1]["ran"]:
+    last = [event["ran"] for event in events if event.get("run") == events[-1].get("run")]
+    if last and not any(last):
         return False, [f"the store has had it since {manifest.made} (commit {manifest.commit})"]
     earlier = [
         other

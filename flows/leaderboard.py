@@ -1,8 +1,9 @@
 """Methods, Setup -> Leaderboard."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from typing import Any
 
 from prefect import flow
 
@@ -29,37 +30,43 @@ def methods_named(names: Sequence[str], setup: Setup) -> list[Method]:
 
 
 def ranked(methods: Sequence[Method], setup: Setup, farm: Farm = FARM) -> Leaderboard:
-    """Base and each method against the reference, paired with SFT."""
+    """Base and each method against the reference, paired with SFT.
+
+    Policies are judged in the order of the methods, so that rows which two of them share are always
+    bought for the same one, in the same batch, at the same price.
+    """
     checked(setup)
     setup = pinned(setup)
-
-    def answers(method: Method | None) -> Candidates:
-        if method is None:
-            return answered(based(setup, farm), setup, farm)
-        policy = method.seeded(setup.seed).optimise(farm, started(setup, farm))
-        return answered(policy, setup, farm)
-
-    entries = [None, *methods]
-    names = ["base" if method is None else method.name for method in entries]
-    made = side_by_side(answers, entries)
-    rows = {name: judged(each, setup, farm) for name, each in zip(names, made, strict=True)}
+    names = ["base", *(method.name for method in methods)]
+    answers = side_by_side([None, *methods], setup, farm)
+    rows = {name: judged(each, setup, farm) for name, each in zip(names, answers, strict=True)}
     board = farm.tally(rows)
     publish(board, rows)
     return board
 
 
 def side_by_side(
-    answers: Callable[[Method | None], Candidates], entries: Sequence[Method | None]
+    entries: Sequence[Method | None], setup: Setup, farm: Farm
 ) -> Iterator[Candidates]:
-    """Each entry in a thread of its own, given in their order as they come.
+    """The answers of each entry (None is the base), made in threads and given in their order.
 
     Stages they share are made once, work is queued as jobs. The last entries start first: the
-    costliest methods stand last. Who takes them one by one and judges them buys rows that two
-    entries share always for the same one, in the same batch, at the same price.
+    costliest methods stand last.
     """
-    context = copy_context()
-    with ThreadPoolExecutor(len(entries)) as threads:
-        begun = [threads.submit(context.copy().run, answers, e) for e in reversed(entries)]
+    with ThreadPoolExecutor(len(entries) + 1) as threads:
+
+        def begin(function: Callable[..., Any], *arguments: object) -> "Future[Any]":
+            return threads.submit(copy_context().run, function, *arguments)
+
+        start = begin(started, setup, farm)
+
+        def answers(method: Method | None) -> Candidates:
+            if method is None:
+                return answered(based(setup, farm), setup, farm)
+            policy = method.seeded(setup.seed).optimise(farm, start.result())
+            return answered(policy, setup, farm)
+
+        begun = [begin(answers, entry) for entry in reversed(entries)]
         for each in reversed(begun):
             yield each.result()
 

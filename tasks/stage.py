@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from uuid import uuid4
 
 import polars as pl
 
@@ -33,6 +34,9 @@ A = TypeVar("A", bound=Artifact)
 Contents = pl.DataFrame | Path | Made
 
 log = logging.getLogger("alpacafarm.stages")
+
+RUN = uuid4().hex[:8]
+"""This process, in the journal: what it made and then used again was made, not skipped."""
 
 
 def store() -> Store:
@@ -76,8 +80,8 @@ class Stage(Generic[P, A]):
         """Say on the log and in the journal whether the stage ran or was skipped."""
         made = f"made in {seconds:.1f} s" if ran else "cached"
         log.info("%-14s %-34s %s", self.name, artifact.folder, made)
-        event = {"stage": self.name, "artifact": artifact.folder, "ran": ran, "at": time.time()}
-        store().note(event)
+        event = {"stage": self.name, "artifact": artifact.folder, "ran": ran}
+        store().note(event | {"at": time.time(), "run": RUN})
 
     def _arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         call = self.signature.bind(*args, **kwargs)
@@ -90,12 +94,12 @@ class Stage(Generic[P, A]):
         def run(*args: P.args, **kwargs: P.kwargs) -> A:
             arguments = self._arguments(*args, **kwargs)
             artifact = self.receipt_of(arguments)
-            if not store().has(artifact):
-                with store().lock(artifact):
-                    if not store().has(artifact):
-                        return self._made(artifact, arguments)
-            self.note(artifact, ran=False)
-            return artifact
+            if store().has(artifact):
+                self.note(artifact, ran=False)
+                return artifact
+            with store().lock(artifact):
+                # Whoever was waited for has said that it is made.
+                return artifact if store().has(artifact) else self._made(artifact, arguments)
 
         return run
 

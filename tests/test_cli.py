@@ -48,8 +48,9 @@ def test_ls_show_why_lineage_and_verify_agree_on_an_artifact(store, made, capsys
     assert json.loads(capsys.readouterr().out) == {"ok": True, "checked": 1, "damaged": []}
 
 
-def test_why_names_what_differs_from_the_nearest(store, made, capsys):
+def test_why_names_what_differs_from_the_nearest(store, made, capsys, monkeypatch):
     more = instructions(Setup().source, "eval", 21)
+    monkeypatch.setattr("tasks.stage.RUN", "another process")
     instructions(Setup().source, "eval", 20)
     typed("why", more.key, "--json")
     assert "settings.size: 20 -> 21" in json.loads(capsys.readouterr().out)["because"]

@@ -3,6 +3,7 @@
 import polars as pl
 
 from alpacafarm_core.artifacts import Instructions
+from alpacafarm_core.lineage import because
 from tasks.stage import stage
 
 RUNS: list[int] = []
@@ -28,6 +29,15 @@ def test_a_stage_runs_once_and_its_receipt_is_known_before(store):
     assert counted(2) == expected == counted(2, word="hello")
     assert RUNS == [2]
     assert [event["ran"] for event in store.journal()] == [True, False]
+
+
+def test_what_a_process_made_and_used_again_was_made_and_the_next_one_skipped_it(
+    store, monkeypatch
+):
+    made = counted(2)
+    assert counted(2) == made and because(store, made)[0]
+    monkeypatch.setattr("tasks.stage.RUN", "next")
+    assert counted(2) == made and not because(store, made)[0]
 
 
 def test_a_changed_argument_runs_just_what_stands_on_it(store):
