@@ -41,10 +41,14 @@ log = logging.getLogger("alpacafarm.training")
 
 
 class Split(NamedTuple):
-    """Pairs to learn from and pairs to be tested on; they share no instruction."""
+    """Pairs to learn from and pairs to be tested on; they share no instruction.
+
+    `cut` counts the responses whose row was longer than the model reads.
+    """
 
     learned: list[Pair]
     held_out: list[Pair]
+    cut: int
 
 
 def fit(
@@ -70,6 +74,7 @@ def fit(
         "rows": len(split.learned),
         "undecided": preferences.height - decided.height,
         "held_out_rows": len(split.held_out),
+        "cut": split.cut,
         "accuracy": _accuracy(scorer, split.held_out, machine),
         "length_accuracy": _length_accuracy(split.held_out),
     }
@@ -96,9 +101,10 @@ def scores(scorer: Loaded, rows: Sequence[Tokens], machine: Machine) -> list[flo
 
 
 def scorable(row: Tokens, scorer: Loaded) -> Tokens:
-    """The row without its end token, the prompt cut on the left so that both fit the model.
+    """The row without its end token, cut on the left so that it fits the model.
 
-    A begin token stays. An empty response is read at the end of the prompt.
+    The prompt is cut first, a begin token and one token of it stay; only a response longer than
+    the model loses its own beginning. An empty response is read at the end of the prompt.
     """
     tokenizer = scorer.tokenizer
     prompt, response = list(row.prompt), list(row.response)
@@ -106,22 +112,26 @@ def scorable(row: Tokens, scorer: Loaded) -> Tokens:
         response.pop()
     if not response:
         prompt, response = prompt[:-1], prompt[-1:]
-    limit = min(tokenizer.model_max_length, scorer.model.config.max_position_embeddings)
-    room = max(1, limit - len(response))
     begins = prompt[:1] if prompt[:1] == [tokenizer.bos_token_id] else []
+    response = response[-(longest(scorer) - len(begins) - 1) :]
+    room = longest(scorer) - len(response)
     if len(prompt) > room:
-        prompt = (begins + prompt[len(prompt) - room + len(begins) :])[:room]
+        prompt = begins + prompt[len(prompt) - room + len(begins) :]
     return Tokens(prompt, response)
+
+
+def longest(scorer: Loaded) -> int:
+    """Tokens of prompt and response that the model reads at once."""
+    positions = scorer.model.config.max_position_embeddings
+    return int(min(scorer.tokenizer.model_max_length, positions))
 
 
 def _split(preferences: pl.DataFrame, scorer: Loaded, fitting: Fitting) -> Split:
     """All pairs of an instruction go to one side, instructions in an order fixed by the seed."""
     if preferences.is_empty():
         raise TrainingFailed("no pair has a decision; label pairs 1 or 2")
-    made = [
-        Pair(*(scorable(side, scorer) for side in pair))
-        for pair in pairs(preferences, scorer.tokenizer)
-    ]
+    whole = pairs(preferences, scorer.tokenizer)
+    made = [Pair(*(scorable(side, scorer) for side in pair)) for pair in whole]
     prompts = list(preferences.select("instruction", "input").iter_rows())
     sizes = Counter(prompts)
     order = sorted(sizes)
@@ -135,6 +145,7 @@ def _split(preferences: pl.DataFrame, scorer: Loaded, fitting: Fitting) -> Split
     return Split(
         learned=[pair for pair, prompt in sides if prompt not in tested],
         held_out=[pair for pair, prompt in sides if prompt in tested],
+        cut=sum(side.length > longest(scorer) for pair in whole for side in pair),
     )
 
 

@@ -108,7 +108,7 @@ def reward_row(name: str, model: RewardModel) -> dict[str, object]:
         "held out": notes["held_out_rows"],
         "accuracy %": f"{100 * notes['accuracy']:.1f}",
         "longer wins %": f"{100 * notes['length_accuracy']:.1f}",
-        "too long": notes.get("too_long", 0),
+        "responses cut": notes["cut"],
     }
 
 

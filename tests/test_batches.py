@@ -131,15 +131,25 @@ def test_sharing_a_row_changes_no_logprob(kind, attention):
     assert sharing(model)
     couples = [
         Pair(Tokens([5, 6, 4], [7, 8, 2]), Tokens([5, 6, 4], [9, 2])),
-        Pair(Tokens([3], [2]), Tokens([3], [7, 7, 7, 2])),
+        Pair(Tokens([3, 6, 4, 5], [2]), Tokens([3, 6, 4, 5], [7, 7, 2])),
     ]
-    together, apart = (response_logprobs(model, batch_of(couples, way)) for way in (True, False))
+    batches = [batch_of(couples, way) for way in (True, False)]
+    assert [len(batch.ids) for batch in batches] == [2, 4]
+    together, apart = (response_logprobs(model, batch) for batch in batches)
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
 
 
 def test_pairs_whose_prompts_differ_stand_in_rows_of_their_own():
     cut = Pair(Tokens([5, 6], [7]), Tokens([6], [8, 9]))
     assert batch_of([cut], sharing=True).positions is None
+
+
+def test_a_row_is_shared_only_where_the_prompt_is_long_enough_to_save_something():
+    prompt, response = [5] * 20, [7] * 20
+    fair = Pair(Tokens(prompt, response), Tokens(prompt, response))
+    short = Pair(Tokens([5], response), Tokens([5], response))
+    assert batch_of([fair], sharing=True).ids.shape == (1, 60)
+    assert batch_of([short], sharing=True).ids.shape == (2, 21)
 
 
 def test_every_epoch_has_every_row_once_in_another_order():

@@ -196,6 +196,8 @@ def test_what_is_too_long_loses_the_left_of_its_prompt(tiny):
     scorer.tokenizer.model_max_length = 6
     cut = reward.scorable(Tokens([0, 10, 11, 12, 13], [20, 21, 22]), scorer)
     assert cut == Tokens([0, 12, 13], [20, 21, 22])
+    endless = reward.scorable(Tokens([0, 10, 11], list(range(20, 40))), scorer)
+    assert endless == Tokens([0, 11], list(range(36, 40)))
     assert reward.scorable(Tokens([0, 10], [1]), scorer) == Tokens([0], [10])
 
 

@@ -131,11 +131,14 @@ def pairs(rows: pl.DataFrame, tokenizer: Any) -> list[Pair]:
 def batch_of(examples: Sequence[Example], sharing: bool) -> Padded:
     """One batch of these examples; of pairs, all chosen responses before all rejected ones.
 
-    With `sharing` a pair is one row, if both sides of every pair have the same prompt.
+    With `sharing` a pair is one row, if both sides of every pair have the same prompt and rows do
+    not become so long that attention costs more than the prompts save.
     """
     couples = [each for each in examples if isinstance(each, Pair)]
     if couples and sharing and all(one.prompt == two.prompt for one, two in couples):
-        return paired(couples)
+        together = max(pair.chosen.length + len(pair.rejected.response) for pair in couples)
+        if together <= 1.5 * max(pair.length for pair in couples):
+            return paired(couples)
     return padded(responses_of(examples))
 
 
