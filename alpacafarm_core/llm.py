@@ -11,10 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
-
-from alpacafarm_core.errors import BadInput
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -88,20 +85,6 @@ def arrivals(ask: Ask, requests: Sequence[Request]) -> Iterator[list[tuple[int, 
 def failed(error: str, seconds: float = 0.0, rejected: bool = False) -> Answer:
     """The answer that stands for none."""
     return Answer("", "rejected" if rejected else "error", 0, 0, seconds, "failed", error)
-
-
-@cache
-def ask_for(endpoint: str) -> Ask:
-    """Who answers at an endpoint: the judges of the built-in world, or an OpenAI-compatible URL."""
-    if endpoint == WORLD:
-        from alpacafarm_core.world.judges import ask as world_ask
-
-        return world_ask
-    if not endpoint.startswith(("http://", "https://")):
-        raise BadInput(
-            f"endpoint {endpoint!r} is neither {WORLD} nor a http(s) URL; mend the panel"
-        )
-    return openai_ask(endpoint)
 
 
 def openai_ask(

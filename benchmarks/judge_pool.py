@@ -16,8 +16,8 @@ import polars as pl
 from alpacafarm_core import panel
 from alpacafarm_core.annotate import annotate, pair
 from alpacafarm_core.artifacts import Candidates
+from alpacafarm_core.endpoints import ask_for
 from alpacafarm_core.ledger import Ledger
-from alpacafarm_core.llm import ask_for
 from alpacafarm_core.world.instructions import instructions
 from alpacafarm_core.world.tastes import has_list
 from alpacafarm_core.world.writers import write

@@ -2,8 +2,8 @@
 
 from alpacafarm_core import annotate as core
 from alpacafarm_core.artifacts import Candidates, Preferences
+from alpacafarm_core.endpoints import ask_for
 from alpacafarm_core.errors import Unanswered
-from alpacafarm_core.llm import ask_for
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.store import Made
 from tasks.stage import ledger, stage, store

@@ -9,8 +9,9 @@ import pytest
 from alpacafarm_core import panel
 from alpacafarm_core.annotate import annotate, judge, pair
 from alpacafarm_core.artifacts import Candidates
+from alpacafarm_core.endpoints import ask_for
 from alpacafarm_core.ledger import Ledger
-from alpacafarm_core.llm import Message, Request, ask_for
+from alpacafarm_core.llm import Message, Request
 from alpacafarm_core.templates import Example, compiled, shortened
 from alpacafarm_core.world.judges import JUDGES, TASTES, ask, examples
 from alpacafarm_core.world.people import PEOPLE

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alpacafarm_core.endpoints import ask_for
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.llm import (
     Answer,
@@ -16,7 +17,6 @@ from alpacafarm_core.llm import (
     OpenAICompatible,
     Request,
     arrivals,
-    ask_for,
     openai_ask,
 )
 
