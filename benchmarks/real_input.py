@@ -1,6 +1,6 @@
 """The farm on data nobody here made: instructions, demonstrations and GPT-4's labels from files.
 
-    python -m benchmarks.real_input FOLDER [--pairs 3000] [--out docs/real-input-table.md]
+    python -m benchmarks.real_input FOLDER [--pairs 2000] [--out docs/real-input-table.md]
 
 FOLDER holds `alpaca_eval_805.parquet`, `seed_tasks_175.parquet` and `gpt4_judged_pairs.parquet`.
 Half of the 805 prompts are for evaluation by a hash of their text; demonstrations and recorded
@@ -12,6 +12,7 @@ half of the labels, which no policy was optimised against.
 
 import argparse
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -57,7 +58,7 @@ def main() -> None:
     """Run and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pairs", type=int, default=3000)
+    parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -87,9 +88,9 @@ def report(files: Files, pairs: int) -> str:
     recorded = FARM.recorded(files)
     longer = Fitting.at("small").training.replace(max_length=LONGEST)
     fitting = Fitting(training=longer, held_out=400)
-    first, second = (
-        FARM.fit_reward(policy, part(recorded, number, pairs), fitting) for number in (0, 1)
-    )
+    with ThreadPoolExecutor(2) as threads:
+        parts = [part(recorded, number, pairs) for number in (0, 1)]
+        first, second = threads.map(lambda half: FARM.fit_reward(policy, half, fitting), parts)
     rewards = [reward_row(name, model) for name, model in (("optimised", first), ("apart", second))]
     policies = ranked(policy, first, second, files)
     counts = (

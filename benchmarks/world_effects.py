@@ -30,7 +30,9 @@ from tasks.stage import store
 
 FARM: Farm = tasks
 POOL = 32
+PAIRS = 4
 PROMPT = ["instruction", "input"]
+PAIR = [*PROMPT, "pair"]
 
 
 def main() -> None:
@@ -93,11 +95,12 @@ def fitted(setup: Setup, start: Start) -> RewardModel:
 def accuracies(setup: Setup, start: Start, reward: RewardModel) -> dict[str, str]:
     """Share of fresh pairs ordered as the truth and as the labels have them, in percent.
 
-    The ceiling is how often the truth itself agrees with the labels.
+    The ceiling is how often the truth itself agrees with the labels. Pairs of one prompt are not
+    independent, so take the error of a share from the number of prompts.
     """
     prompts = FARM.instructions(setup.source, "val", setup.sizes.val)
     sampling = Sampling(
-        n=2,
+        n=2 * PAIRS,
         temperature=setup.sizes.temperature,
         max_tokens=setup.sizes.max_tokens,
         seed=setup.seed + 1,
@@ -122,17 +125,18 @@ def margins(answers: Candidates, judge: Judge) -> pl.DataFrame:
 
 
 def margins_of(scored: pl.DataFrame) -> pl.DataFrame:
-    """The same from rows with a score."""
-    first, second = (scored.filter(pl.col("sample_index") == index) for index in (0, 1))
-    joined = first.join(second, on=PROMPT, suffix="_2")
-    return joined.select(
-        *PROMPT, margin=pl.col("score_2").cast(float) - pl.col("score").cast(float)
-    )
+    """The same from rows with a score; samples 0 and 1 are pair 0, 2 and 3 are pair 1, ..."""
+    paired = scored.with_columns(pair=pl.col("sample_index") // 2)
+    first, second = (paired.filter(pl.col("sample_index") % 2 == side) for side in (0, 1))
+    joined = first.join(second, on=PAIR, suffix="_2")
+    return joined.select(*PAIR, margin=pl.col("score_2").cast(float) - pl.col("score").cast(float))
 
 
 def labelled(labels: Preferences) -> pl.DataFrame:
     """The labels as margins: positive where the second answer was preferred."""
-    return store().read(labels).select(*PROMPT, margin=pl.col("preference") - 1.5)
+    # `annotate` keeps the pairs of a prompt in their order.
+    numbered = store().read(labels).with_columns(pair=pl.int_range(pl.len()).over(PROMPT))
+    return numbered.select(*PAIR, margin=pl.col("preference") - 1.5)
 
 
 def curve(setup: Setup, start: Start, reward: RewardModel) -> dict[str, str]:
@@ -160,7 +164,7 @@ def _mean(pools: Sequence[tuple[list[float], list[float]]], n: int) -> float:
 
 
 def _share(guess: pl.DataFrame, known: pl.DataFrame) -> str:
-    both = guess.join(known, on=PROMPT, suffix="_known").filter(
+    both = guess.join(known, on=PAIR, suffix="_known").filter(
         (pl.col("margin_known") != 0) & (pl.col("margin") != 0)
     )
     right = (both["margin"].sign() == both["margin_known"].sign()).mean()
