@@ -53,7 +53,7 @@ class Fitting(Value):
         if scale == "paper":
             return cls()
         return cls(
-            training=Training(learning_rate=2e-4, epochs=1, batch=32, warmup=0.1, max_length=256)
+            training=Training(learning_rate=3e-4, epochs=2, batch=64, warmup=0.1, max_length=256)
         )
 
 

@@ -30,7 +30,7 @@ class SFT(Objective, Method):
         """AlpacaFarm's settings, or those of the built-in world's tiny model."""
         if scale == "paper":
             return cls()
-        return cls(training=Training(learning_rate=1e-3, epochs=2, batch=32, max_length=256))
+        return cls(training=Training(learning_rate=5e-4, epochs=1, batch=32, max_length=256))
 
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Train the base policy on the demonstrations."""

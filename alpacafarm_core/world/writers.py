@@ -17,7 +17,7 @@ from alpacafarm_core.world.understanding import understand
 
 WEAK_SKILL = 0.35
 DEMONSTRATOR_SKILL = 0.6
-REFERENCE_SKILL = 0.7
+REFERENCE_SKILL = 0.85
 STRONG_SKILL = 0.95
 
 OPENINGS = ("Sure.", "Of course.", "Yes.", "Good question.", "Here is my answer.")
