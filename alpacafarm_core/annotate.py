@@ -26,12 +26,16 @@ _SEEN = [*_PROMPT, "output_1", "output_2"]
 
 
 class Spending(NamedTuple):
-    """What one judging bought: calls and US dollars; rows judged from the ledger; rows failed."""
+    """What one judging bought: calls and US dollars; rows judged from the ledger; rows failed.
+
+    `complaint` is the commonest error of the calls that failed, "" when none did.
+    """
 
     calls: int
     price: float
     rows_from_ledger: int
     rows_failed: int
+    complaint: str = ""
 
 
 class Judged(NamedTuple):
@@ -103,6 +107,7 @@ def judge(pairs: pl.DataFrame, panel: Panel, ask: Ask, ledger: Ledger) -> Judged
         bought.price + alone.price,
         len(asked) - len(missing),
         sum(label.status == "failed" for label in labels),
+        _commonest(bought.errors + alone.errors),
     )
     return Judged(_preferences(pairs, labels), spending)
 
@@ -132,11 +137,12 @@ class _Batch(NamedTuple):
 
 
 class _Bought(NamedTuple):
-    """Calls and US dollars; keys of rows in batches that were rejected as a whole."""
+    """Calls and US dollars; keys of rows in batches that were rejected as a whole; errors."""
 
     calls: int
     price: float
     rejected: set[str]
+    errors: list[str]
 
 
 class _Label(NamedTuple):
@@ -207,7 +213,7 @@ def _batches(rows: Sequence[_Row]) -> list[_Batch]:
 
 def _buy(batches: Sequence[_Batch], ask: Ask, ledger: Ledger) -> _Bought:
     """Ask, and put what was answered in the ledger, a chunk or, from a stream, a call at a time."""
-    calls, price, rejected = 0, 0.0, set()
+    calls, price, rejected, errors = 0, 0.0, set(), list[str]()
     for start in range(0, len(batches), CHUNK):
         chunk = batches[start : start + CHUNK]
         requests = [batch.request() for batch in chunk]
@@ -221,7 +227,12 @@ def _buy(batches: Sequence[_Batch], ask: Ask, ledger: Ledger) -> _Bought:
             calls += len(purchases)
             price += sum(purchase.call.price for purchase in purchases)
             rejected |= _rejected(chunk, group)
-    return _Bought(calls, price, rejected)
+            errors += [answer.error for _, answer in group if answer.error]
+    return _Bought(calls, price, rejected, errors)
+
+
+def _commonest(errors: Sequence[str]) -> str:
+    return max(sorted(set(errors)), key=errors.count, default="")
 
 
 def _rejected(chunk: Sequence[_Batch], group: Sequence[tuple[int, Answer]]) -> set[str]:

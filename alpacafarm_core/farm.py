@@ -19,7 +19,7 @@ from alpacafarm_core.artifacts import (
 from alpacafarm_core.objective import Objective, ProximalObjective
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.settings import Fitting, Rule, Sampling, Truth
-from alpacafarm_core.setup import Source, Split
+from alpacafarm_core.setup import Pretrained, Source, Split
 from alpacafarm_core.values import Value
 from alpacafarm_core.weights import Policy, RewardModel
 
@@ -46,7 +46,7 @@ class Evaluation(Value):
 class Farm(Protocol):
     """Every stage."""
 
-    def base(self, model: str, digest: str) -> Policy:
+    def base(self, model: Pretrained) -> Policy:
         """A language model from a folder or the hub, taken into the store."""
 
     def instructions(self, source: Source, split: Split, size: int) -> Instructions:

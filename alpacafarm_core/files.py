@@ -59,6 +59,8 @@ PROMPT = ["instruction", "input"]
 UNABSENT = {"instruction", "output", "output_1", "output_2"}
 DEFAULTS = {TEXT: "", IDS: [], FLAG: False}
 TIE, OLD_TIE, FAILED = 1.5, 0.0, -1.0
+STATUSES = ("ok", "tie", "refused", "unparsable", "failed")
+ONE_ANSWER = [*PROMPT, "generator", "sample_index"]
 
 
 def read(
@@ -66,7 +68,8 @@ def read(
 ) -> pl.DataFrame:
     """Rows of a file, in its order, with the columns of `kind`; raises BadInput.
 
-    A prompt that comes twice among instructions is refused, or its first row is kept.
+    A prompt that comes twice among instructions is refused, or its first row is kept; an answer
+    that comes twice among candidates is refused.
     """
     path, kind = Path(path), kind_named(kind)
     raw = _named(load(path), kind)
@@ -76,8 +79,8 @@ def read(
     _refuse_blank(rows, REQUIRED[kind][0], path)
     finish: dict[str, Callable[[], pl.DataFrame]] = {
         "instructions": lambda: _unique(rows, duplicates, path),
-        "candidates": lambda: _numbered(rows, "sample_index" in raw.columns),
-        "preferences": lambda: _judged(rows, "status" in raw.columns, path),
+        "candidates": lambda: _numbered(rows, path),
+        "preferences": lambda: _judged(rows, path),
     }
     return finish[kind]() if kind in finish else rows
 
@@ -118,22 +121,41 @@ def _check_columns(raw: pl.DataFrame, kind: str, path: Path) -> None:
 def _column(raw: pl.DataFrame, name: str, kind: pl.DataType, path: Path) -> pl.Series:
     """One column of the file, or its default: empty text, no tokens, false, or null for numbers."""
     default = DEFAULTS.get(kind)
-    if name not in raw.columns or raw[name].dtype == pl.Null:
+    if name not in raw.columns or raw[name].null_count() == raw.height:
         if name in UNABSENT:
             raise BadInput(f"{path}: column {name!r} has no value in any row; fill it in")
         return pl.Series(name, [default] * raw.height, dtype=kind)
     series = raw[name]
     if kind == TEXT:
         return _text(series, path)
-    if kind in (REAL, WHOLE):
-        return _number(series, path).cast(kind)
+    if kind == REAL:
+        return _number(series, path)
+    return _whole(series, path) if kind == WHOLE else _as(kind, series, path)
+
+
+def _as(kind: pl.DataType, series: pl.Series, path: Path) -> pl.Series:
+    """Flags and token ids; what would not come back the same is refused."""
+    cast = _cast(kind, series)
+    if cast is None:
+        raise BadInput(f"{path}: column {series.name!r} is {series.dtype}, not {kind}; cast it")
+    lossy = series.ne_missing(cast.cast(series.dtype))
+    if lossy.any():
+        row = _first(lossy)
+        raise BadInput(
+            f"{path}: row {row}, column {series.name!r}: {_short(series[row - 1])} is not {kind}; "
+            "correct it"
+        )
+    default = pl.lit(DEFAULTS[kind], kind)
+    return cast.to_frame().select(pl.first().fill_null(default))[series.name]
+
+
+def _cast(kind: pl.DataType, series: pl.Series) -> pl.Series | None:
+    """The column as `kind`; none where Polars cannot, or would make numbers of flags."""
     try:
-        cast = pl.col(name).cast(kind)
-        return raw.select(
-            pl.when(cast.is_null()).then(pl.lit(default, kind)).otherwise(cast).alias(name)
-        )[name]
-    except pl.exceptions.PolarsError as error:
-        raise BadInput(f"{path}: column {name!r} is {series.dtype}, not {kind}; cast it") from error
+        cast = series.cast(kind)
+    except pl.exceptions.PolarsError:
+        return None
+    return cast if cast.dtype == kind and series.dtype != pl.List(pl.Boolean) else None
 
 
 def _text(series: pl.Series, path: Path) -> pl.Series:
@@ -152,42 +174,64 @@ def _text(series: pl.Series, path: Path) -> pl.Series:
 
 def _as_json(series: pl.Series) -> pl.Series:
     """Judges' answers that are objects, as JSON text."""
-    texts = [v if isinstance(v, str) else "" if v is None else json.dumps(v) for v in series]
-    return pl.Series(series.name, texts, dtype=TEXT)
+    values = series.to_list()
+    texts = [v if isinstance(v, str) else json.dumps(v, default=str) for v in values]
+    return pl.Series(series.name, texts, dtype=TEXT).set(series.is_null(), "")
 
 
 def _refuse_other_than_text(series: pl.Series, path: Path) -> None:
-    odd = next(
-        (row, value)
-        for row, value in enumerate(series, start=1)
-        if value is not None and not isinstance(value, str)
-    )
+    values = enumerate(series.to_list(), start=1)
+    odd = ((n, held) for n, held in values if held is not None and not isinstance(held, str))
+    row, held = next(odd, (1, series.dtype))
     raise BadInput(
-        f"{path}: row {odd[0]}, column {series.name!r}: {_short(odd[1])} is not text; quote it, "
+        f"{path}: row {row}, column {series.name!r}: {_short(held)} is not text; quote it, "
         "one text a row"
     )
 
 
 def _number(series: pl.Series, path: Path) -> pl.Series:
     """Numbers, also when written as text; an empty field is null, NaN and infinity are refused."""
-    if series.dtype == TEXT:
-        series = series.replace("", None)
-    given, shown = series.is_not_null(), series
+    given = _as_written(series)
+    numbers = given.cast(REAL, strict=False) if _is_readable(given) else _nothing(series, REAL)
+    finite = numbers.is_finite().fill_null(value=False)
+    _refuse(given.is_not_null() & ~finite, series, "a finite number", path)
+    return numbers
+
+
+def _whole(series: pl.Series, path: Path) -> pl.Series:
+    """Whole numbers, also when written as text or with a fraction of nought, such as 761.0."""
+    numbers, given = _number(series, path), _as_written(series)
+    exact = _nothing(series, WHOLE) if given.dtype.is_float() else given.cast(WHOLE, strict=False)
+    even = numbers.set(numbers != numbers.floor(), None).cast(WHOLE, strict=False)
+    exact = exact.to_frame().select(pl.first().fill_null(even))[series.name]
+    _refuse(given.is_not_null() & exact.is_null(), series, "a whole number of 64 bits", path)
+    return exact
+
+
+def _as_written(series: pl.Series) -> pl.Series:
+    """Objects as text, and an empty text as null."""
     if series.dtype == pl.Object:
         texts = [None if value is None else str(value) for value in series]
-        series = pl.Series(series.name, texts, dtype=TEXT)
-    try:
-        numbers = series.cast(REAL, strict=False)
-    except pl.exceptions.PolarsError:
-        numbers = pl.Series(series.name, [None] * len(series), dtype=REAL)
-    wrong = given & ~numbers.is_finite().fill_null(value=False)
+        return pl.Series(series.name, texts, dtype=TEXT)
+    return series.replace("", None) if series.dtype == TEXT else series
+
+
+def _is_readable(series: pl.Series) -> bool:
+    """Whether it can hold numbers: a flag or a date is none, though Polars would cast it."""
+    return series.dtype == TEXT or series.dtype.is_numeric()
+
+
+def _nothing(series: pl.Series, kind: pl.DataType) -> pl.Series:
+    return pl.Series(series.name, [None] * len(series), dtype=kind)
+
+
+def _refuse(wrong: pl.Series, series: pl.Series, wanted: str, path: Path) -> None:
     if wrong.any():
         row = _first(wrong)
         raise BadInput(
-            f"{path}: row {row}, column {series.name!r}: {_short(shown[row - 1])} is not a finite "
-            "number; correct it, or leave it empty (null) when it is missing"
+            f"{path}: row {row}, column {series.name!r}: {_short(series[row - 1])} is not "
+            f"{wanted}; correct it, or leave it empty (null) when it is missing"
         )
-    return numbers
 
 
 def _refuse_blank(rows: pl.DataFrame, name: str, path: Path) -> None:
@@ -197,26 +241,36 @@ def _refuse_blank(rows: pl.DataFrame, name: str, path: Path) -> None:
 
 
 def _unique(rows: pl.DataFrame, duplicates: str, path: Path) -> pl.DataFrame:
-    again = ~rows.select(first=pl.struct(PROMPT).is_first_distinct())["first"]
-    if duplicates == "refuse" and again.any():
+    if duplicates == "refuse":
+        _refuse_twice(rows, PROMPT, "prompt (instruction and input); remove one", path)
+    return rows.unique(PROMPT, keep="first", maintain_order=True)
+
+
+def _refuse_twice(rows: pl.DataFrame, same: list[str], what: str, path: Path) -> None:
+    again = ~rows.select(first=pl.struct(same).is_first_distinct())["first"]
+    if again.any():
         second = _first(again)
-        same = rows.select(pl.all_horizontal(pl.col(n) == rows[n][second - 1] for n in PROMPT))
-        raise BadInput(
-            f"{path}: rows {_first(same.to_series())} and {second} are the same prompt "
-            "(instruction and input); remove one"
-        )
-    return rows.filter(~again)
+        alike = rows.select(pl.all_horizontal(pl.col(n) == rows[n][second - 1] for n in same))
+        first = _first(alike.to_series())
+        raise BadInput(f"{path}: rows {first} and {second} are the same {what}")
 
 
-def _numbered(rows: pl.DataFrame, given: bool) -> pl.DataFrame:
+def _numbered(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Answers of one generator to one prompt counted from 0, unless the file counts itself."""
-    if given:
-        return rows
-    same = [*PROMPT, "generator"]
-    return rows.with_columns(sample_index=pl.int_range(pl.len(), dtype=pl.Int64).over(same))
+    absent = rows["sample_index"].is_null()
+    if absent.all():
+        same = [*PROMPT, "generator"]
+        return rows.with_columns(sample_index=pl.int_range(pl.len(), dtype=pl.Int64).over(same))
+    if absent.any():
+        raise BadInput(
+            f"{path}: row {_first(absent)} has no 'sample_index'; give every row one, or none"
+        )
+    what = "answer (instruction, input, generator and sample_index); number it, or remove one"
+    _refuse_twice(rows, ONE_ANSWER, what, path)
+    return rows
 
 
-def _judged(rows: pl.DataFrame, has_status: bool, path: Path) -> pl.DataFrame:
+def _judged(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Preferences between 1 and 2, or null where the judgement failed; and what that means."""
     given = rows["preference"]
     valid = given.is_between(1, 2) | given.is_in([OLD_TIE, FAILED]) | given.is_null()
@@ -226,15 +280,38 @@ def _judged(rows: pl.DataFrame, has_status: bool, path: Path) -> pl.DataFrame:
             f"{path}: row {row}, column 'preference': {given[row - 1]} is outside 1 (output_1) to "
             "2 (output_2); correct it, or write null when there is none"
         )
-    told = pl.col("preference").replace({OLD_TIE: 1.5, FAILED: None})
-    status = (
+    told = pl.col("preference").replace({OLD_TIE: TIE, FAILED: None})
+    meant = (
         pl.when(told.is_null())
         .then(pl.lit("failed"))
         .when(told == TIE)
         .then(pl.lit("tie"))
         .otherwise(pl.lit("ok"))
     )
-    return rows.with_columns(told, status=pl.col("status") if has_status else status)
+    status = pl.when(pl.col("status") == "").then(meant).otherwise("status")
+    judged = rows.with_columns(told, status=status)
+    _check_statuses(judged, path)
+    return judged
+
+
+def _check_statuses(rows: pl.DataFrame, path: Path) -> None:
+    """Refuse a status that is unknown, or at odds with the preference beside it."""
+    status, told = rows["status"], rows["preference"]
+    unknown = ~status.is_in(STATUSES)
+    if unknown.any():
+        row = _first(unknown)
+        raise BadInput(
+            f"{path}: row {row}, column 'status': {_short(status[row - 1])} is none of "
+            f"{', '.join(STATUSES)}; correct it, or leave it empty"
+        )
+    decided = (status == "ok") | (status == "tie")
+    odd = (decided == told.is_null()) | ((status == "tie") & told.ne_missing(TIE))
+    if odd.any():
+        row = _first(odd)
+        raise BadInput(
+            f"{path}: row {row}: status {status[row - 1]!r} with preference {told[row - 1]}; only "
+            f"'ok' and 'tie' ({TIE}) carry one: correct either, or leave the status empty"
+        )
 
 
 def _first(flags: pl.Series) -> int:
@@ -244,5 +321,5 @@ def _first(flags: pl.Series) -> int:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = repr(value.to_list() if isinstance(value, pl.Series) else value)
     return text if len(text) <= 40 else text[:37] + "..."

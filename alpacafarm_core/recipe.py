@@ -57,6 +57,13 @@ def artifacts_in(thing: Any) -> Iterator[Artifact]:
             yield from artifacts_in(held)
 
 
+def _settings(argument: Any) -> Any:
+    """What an argument says beside which artifacts it holds: how a policy decodes, for one."""
+    if isinstance(argument, Artifact):
+        return {name: held for name, held in plain(argument).items() if name != "artifact"}
+    return plain(argument)
+
+
 class Recipe(Value):
     """A stage's name, version and arguments, split into settings and inputs."""
 
@@ -71,7 +78,7 @@ class Recipe(Value):
         return cls(
             stage=stage,
             version=version,
-            settings={n: plain(a) for n, a in arguments.items() if not isinstance(a, Artifact)},
+            settings={name: said for name, a in arguments.items() if (said := _settings(a)) != {}},
             inputs={
                 name: folders
                 for name, argument in arguments.items()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from alpacafarm_core.errors import Missing
+from alpacafarm_core.errors import Damaged, Missing
 from alpacafarm_core.settings import Scale
 from alpacafarm_core.values import Value
 
@@ -57,7 +57,27 @@ class File(Value):
             return given
         if not Path(path).is_file():
             raise Missing(f"no file {path}; give the path of an existing file")
-        return {"path": path, "digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+        return {"path": path, "digest": _digest(Path(path))}
+
+    def checked(self) -> Path:
+        """Its path; raises Damaged when the content there is no longer the one that was pinned."""
+        if not self.path.is_file() or _digest(self.path) != self.digest:
+            raise Damaged(
+                f"{self.path} changed since it was named; run again to use what it is now"
+            )
+        return self.path
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Pretrained(Value):
+    """A language model to start from; its content is part of the key, its name is not."""
+
+    name: str = Field(exclude=True, description="Model folder, hub name, or world")
+    digest: str = Field(description="SHA-256 of its files")
 
 
 class World(Value):

@@ -15,7 +15,7 @@ import polars as pl
 from alpacafarm_core import files, hub
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
 from alpacafarm_core.errors import BadInput, Damaged, Missing
-from alpacafarm_core.setup import Files, Hub, Source, Split, World
+from alpacafarm_core.setup import Files, Hub, Pretrained, Source, Split, World
 
 WORLD_BASE = Path(__file__).parents[1] / "data" / "world" / "base"
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -31,6 +31,13 @@ def pinned(source: Source) -> Source:
     if isinstance(source, Hub):
         return source.replace(revision=hub.commit(source.revision))
     return source
+
+
+def check(source: Source) -> None:
+    """Refuse a source that cannot serve an evaluation, before anything is made from it."""
+    if isinstance(source, Files):
+        published(source, 1)
+        demonstrations(source, 1)
 
 
 def instructions(source: Source, split: Split, size: int) -> pl.DataFrame:
@@ -54,7 +61,7 @@ def demonstrations(source: Source, size: int) -> pl.DataFrame:
 
             rows = _written(_world(source.seed, "sft", size), writers.DEMONSTRATOR_SKILL)
         case Files():
-            rows = files.read(source.demonstrations.path, "demonstrations")
+            rows = files.read(source.demonstrations.checked(), "demonstrations")
             rows = _side(rows, source, "sft")
         case Hub():
             path = hub.fetch("alpaca_instructions/sft", source.revision)
@@ -91,7 +98,7 @@ def recorded(source: Source) -> pl.DataFrame:
     """Labels somebody recorded, for prompts outside the evaluation split."""
     match source:
         case Files(preferences=file) if file is not None:
-            rows = _unmerged(files.read(file.path, "preferences"), _prompts(source))
+            rows = _unmerged(files.read(file.checked(), "preferences"), _prompts(source))
             return _side(rows, source, "preference").select(list(Preferences.columns))
         case Hub(preferences=which) if which != "simulate":
             return files.read(hub.fetch(HUB_RECORDED[which], source.revision), "preferences")
@@ -120,10 +127,11 @@ def model_folder(model: str) -> Path:
     return hub.model(model)
 
 
-def model_digest(model: str) -> str:
-    """SHA-256 over the names and contents of a model's files."""
+def pretrained(model: str) -> Pretrained:
+    """A model and what it is: SHA-256 over the names and contents of its files."""
     laid = _model_files(model_folder(model))
-    return _digest_of(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in laid))
+    stamped = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in laid)
+    return Pretrained(name=model, digest=_digest_of(stamped))
 
 
 @cache
@@ -137,12 +145,11 @@ def _digest_of(laid: tuple[tuple[Path, int, int], ...]) -> str:
     return total.hexdigest()
 
 
-def take_model(model: str, digest: str, out: Path) -> None:
-    """Lay a model's files into `out`; raises Damaged when they are not those of `digest`."""
-    folder = model_folder(model)
-    if model_digest(model) != digest:
-        raise Damaged(f"model {model} changed while the flow ran; start the flow again")
-    for file in _model_files(folder):
+def take_model(model: Pretrained, out: Path) -> None:
+    """Lay a model's files into `out`; raises Damaged when they are no longer those named."""
+    if pretrained(model.name) != model:
+        raise Damaged(f"model {model.name} changed while the flow ran; start the flow again")
+    for file in _model_files(model_folder(model.name)):
         shutil.copyfile(file, out / file.name)
 
 
@@ -174,22 +181,31 @@ def _texts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _prompts(source: Files, output: str | None = None) -> pl.DataFrame:
-    path = source.instructions.path
+    path = source.instructions.checked()
     if output is None:
         return files.read(path, "instructions")
     raw = files.load(path)
     if output not in raw.columns:
         raise BadInput(f"{path} has no column {output!r} for the reference; it has {raw.columns}")
-    known = files.read(path, "instructions")
-    return _texts(known.with_columns(output=raw[output].cast(pl.String)))
+    known, answers = files.read(path, "instructions"), raw[output].cast(pl.String)
+    if answers.null_count():
+        at = answers.is_null().arg_true()[0] + 1
+        raise BadInput(f"{path} row {at}: {output!r} is empty; give the reference's answer")
+    return _texts(known.with_columns(output=answers))
 
 
 def _side(rows: pl.DataFrame, source: Files, split: Split) -> pl.DataFrame:
     """Rows of the evaluation split, or all others."""
     prompts = rows.select("instruction", "input").iter_rows()
     evaluated = [is_evaluated(merged(*row), source.share_eval) for row in prompts]
-    wanted = pl.Series(evaluated) if split == "eval" else ~pl.Series(evaluated)
-    return rows.filter(wanted)
+    wanted = pl.Series(evaluated, dtype=pl.Boolean)
+    kept = rows.filter(wanted if split == "eval" else ~wanted)
+    if kept.is_empty():
+        raise BadInput(
+            f"{source.instructions.path}: of {rows.height} prompts none falls to the {split} split "
+            f"at share_eval {source.share_eval}; give more prompts or another share"
+        )
+    return kept
 
 
 def _unmerged(rows: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:

@@ -10,8 +10,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from alpacafarm_core import artifacts, weights
 from alpacafarm_core.artifacts import Artifact, Table
@@ -36,6 +38,9 @@ KINDS: dict[str, type[Artifact]] = {
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Artifact) and hasattr(kind, "kind")
 }
+
+
+KEY = re.compile(r"[0-9a-f]{16}")
 
 
 class Made(NamedTuple):
@@ -77,14 +82,14 @@ class Store:
         try:
             (self.root / ".locks").mkdir(parents=True, exist_ok=True)
             (self.root / ".drafts").mkdir(exist_ok=True)
-            probe = self.root / ".drafts" / f"probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.root / ".drafts"):
+                pass
         except OSError as error:
             raise StoreNotWritable(
                 f"store {self.root} is not writable ({error.strerror}); choose another folder with "
                 "--store or ALPACAFARM_STORE"
             ) from error
+        self._whole: set[str] = set()
 
     def path(self, artifact: Artifact) -> Path:
         """The folder of an artifact."""
@@ -94,15 +99,26 @@ class Store:
         """Whether it is finished."""
         return (self.path(artifact) / MANIFEST).is_file()
 
+    def weights(self, artifact: Artifact) -> Path:
+        """Its folder, every file checked against its digest once; raises Missing or Damaged."""
+        if artifact.folder not in self._whole:
+            self.manifest(artifact)
+            for name in self.damage(artifact):
+                raise self._damaged(artifact, name)
+            self._whole.add(artifact.folder)
+        return self.path(artifact)
+
     def manifest(self, artifact: Artifact) -> Manifest:
         """How it was made; raises Missing or Damaged."""
-        file = self.path(artifact) / MANIFEST
         try:
-            return Manifest.model_validate_json(file.read_text())
+            manifest = Manifest.model_validate_json((self.path(artifact) / MANIFEST).read_bytes())
         except FileNotFoundError as error:
             raise Missing(f"no {artifact.folder} in {self.root}; see `alpacafarm ls`") from error
-        except ValidationError as error:
+        except (ValueError, OSError) as error:
             raise self._damaged(artifact, MANIFEST) from error
+        if (manifest.kind, manifest.key) != (artifact.kind, artifact.key):
+            raise self._damaged(artifact, MANIFEST)
+        return manifest
 
     def read(self, artifact: Table) -> pl.DataFrame:
         """The rows, with the digest checked; raises Missing or Damaged."""
@@ -210,20 +226,23 @@ class Store:
 
     def note(self, event: dict[str, Any]) -> None:
         """Append one line to the journal of what ran and what was skipped."""
-        line = json.dumps(event, sort_keys=True) + "\n"
+        # The newline before parts it from a line that a kill cut off.
+        line = f"\n{json.dumps(event, sort_keys=True)}\n"
         with (self.root / "journal.jsonl").open("a") as journal:
             journal.write(line)
 
     def journal(self) -> list[dict[str, Any]]:
         """Every noted event, oldest first; a line cut off by a kill is left out."""
         file = self.root / "journal.jsonl"
-        lines = file.read_text().splitlines() if file.is_file() else []
+        lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
         events = []
         for line in lines:
             try:
-                events.append(json.loads(line))
+                event = json.loads(line)
             except json.JSONDecodeError:
                 continue
+            if isinstance(event, dict):
+                events.append(event)
         return events
 
     def receipts(self, kind: str | None = None) -> list[Artifact]:
@@ -234,7 +253,7 @@ class Store:
             for name in kinds
             if name in KINDS
             for folder in sorted((self.root / name).glob("*"))
-            if (folder / MANIFEST).is_file()
+            if KEY.fullmatch(folder.name) and (folder / MANIFEST).is_file()
         ]
 
     def _lay_rows(
@@ -251,7 +270,9 @@ class Store:
     def _move(self, draft: Path, folder: Path) -> None:
         folder.parent.mkdir(exist_ok=True)
         if folder.exists():
-            shutil.rmtree(folder)
+            trash = self.scratch()
+            os.rename(folder, trash / folder.name)
+            shutil.rmtree(trash)
         os.rename(draft, folder)
 
     def _damaged(self, artifact: Artifact, name: str) -> Damaged:

@@ -37,11 +37,11 @@ class Value(BaseModel):
         return type(self)(**(fields | changes))
 
     def seeded(self, seed: int) -> Self:
-        """Copy in which every `seed`, at any depth, is `seed`."""
+        """Copy in which every `seed` left at its default, at any depth, is `seed`."""
         changes: dict[str, Any] = {}
-        for name in type(self).model_fields:
+        for name, field in type(self).model_fields.items():
             held = getattr(self, name)
-            if name == "seed":
+            if name == "seed" and held == field.default:
                 changes[name] = seed
             elif isinstance(held, Value):
                 changes[name] = held.seeded(seed)

@@ -25,7 +25,7 @@ from alpacafarm_core.methods.ppo import PPO
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.settings import Fitting, Sampling
 from alpacafarm_core.setup import File, Files, Setup
-from alpacafarm_core.sources import is_evaluated, merged, model_digest
+from alpacafarm_core.sources import is_evaluated, merged, pretrained
 from alpacafarm_core.weights import Policy, RewardModel
 from benchmarks.world_effects import markdown
 from tasks.stage import stage, store
@@ -81,7 +81,7 @@ def source(folder: Path) -> Files:
 def report(files: Files, pairs: int) -> str:
     """Two reward models and three policies, as two tables."""
     setup = Setup(source=files)
-    base = FARM.base(setup.base, model_digest(setup.base))
+    base = FARM.base(pretrained(setup.base))
     demonstrations = FARM.demonstrations(files, 1000)
     training = SFT.at("small").training.replace(max_length=LONGEST)
     policy = FARM.train(base, demonstrations, SFT(training=training))

@@ -8,6 +8,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +101,7 @@ def tally(
 @app.command()
 def serve(
     with_server: Annotated[bool, typer.Option(help="Start a Prefect server too.")] = False,
-    port: Annotated[int, typer.Option(help="Port of that server.")] = 4200,
+    port: Annotated[int, typer.Option(help="Port of that server.", min=1, max=65535)] = 4200,
     store: StorePath = None,
 ) -> None:
     """Register every deployment and start a worker for them."""
@@ -116,8 +118,23 @@ def _race(
     from flows.printing import show_board
     from flows.racing import race
 
-    document = race(methods, setups, out)
+    with _stdout_kept():
+        document = race(methods, setups, out)
     show_board(document, as_json)
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Keep stdout for the result: what libraries and workers print meanwhile goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _use(store: Path | None) -> None:
@@ -149,11 +166,12 @@ def _complaint(error: BaseException) -> tuple[str, int]:
 
 def main(words: list[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
-    words = list(sys.argv[1:] if words is None else words)
+    as_program = words is None
+    words = sys.argv[1:] if words is None else words
     debug = "--debug" in words
     _listen()
     try:
-        app([word for word in words if word != "--debug"], standalone_mode=False)
+        app([word for word in words if word != "--debug"] or ["--help"], standalone_mode=False)
     except typer.Exit as left:
         sys.exit(left.exit_code)
     except BaseException as error:
@@ -163,7 +181,8 @@ def main(words: list[str] | None = None) -> None:
             traceback.print_exc()
         line, code = _complaint(error)
         print("alpacafarm: " + " ".join(line.split()), file=sys.stderr, flush=True)
-        if code == INTERRUPTED:
+        if as_program:
+            sys.stdout.flush()
             os._exit(code)  # without waiting for the jobs under way
         sys.exit(code)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alpacafarm_core.errors import BadInput
+from alpacafarm_core.errors import BadInput, Missing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -123,14 +123,16 @@ def take_in(
     from alpacafarm_core import files
     from alpacafarm_core.recipe import Recipe, key_of
     from alpacafarm_core.setup import File
-    from alpacafarm_core.store import KINDS, Made
+    from alpacafarm_core.store import KINDS, Made, Store
     from flows.printing import show_json
 
     name = files.kind_named(kind)
     arguments = {"file": File.model_validate(file), "kind": name}
-    rows, opened, started = files.read(file, name), _open(store), time.time()
+    rows, opened, started = files.read(file, name), Store(root_of(store)), time.time()
     artifact: Artifact = KINDS[name](key=key_of("import", 1, arguments))
-    opened.write(artifact, Made(rows), Recipe.of("import", 1, arguments), started)
+    with opened.lock(artifact):
+        if not opened.has(artifact):
+            opened.write(artifact, Made(rows), Recipe.of("import", 1, arguments), started)
     document = {"key": artifact.key, "kind": name, "rows": rows.height, "quarantined": 0}
     show_json(document) if as_json else _print([document], as_json)
 
@@ -140,7 +142,9 @@ def write_csv(rows: "pl.DataFrame", out: Path) -> None:
     try:
         rows.write_csv(out)
     except OSError as error:
-        raise BadInput(f"cannot write {out} ({error.strerror}); choose another --out") from error
+        raise BadInput(
+            f"cannot write {out} ({error.strerror or error}); choose another --out"
+        ) from error
 
 
 def _line(manifest: "Manifest") -> dict[str, Any]:
@@ -155,11 +159,21 @@ def _line(manifest: "Manifest") -> dict[str, Any]:
     }
 
 
-def _open(folder: Path | None) -> Any:
-    from alpacafarm_core.store import Store
-    from tasks.stage import store
+def root_of(folder: Path | None) -> Path:
+    """The folder of the store that a command means."""
+    from tasks.stage import root
 
-    return Store(folder) if folder is not None else store()
+    return root() if folder is None else folder
+
+
+def _open(folder: Path | None) -> Any:
+    """A store to look into; it is not made by looking."""
+    from alpacafarm_core.store import Store
+
+    there = root_of(folder)
+    if not there.is_dir():
+        raise Missing(f"no store {there}; give --store, or make one with `alpacafarm demo`")
+    return Store(there)
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -53,22 +53,26 @@ def side_by_side(
     Stages they share are made once, work is queued as jobs. The last entries start first: the
     costliest methods stand last.
     """
-    with ThreadPoolExecutor(len(entries) + 1) as threads:
+    threads = ThreadPoolExecutor(len(entries) + 1)
 
-        def begin(function: Callable[..., Any], *arguments: object) -> "Future[Any]":
-            return threads.submit(copy_context().run, function, *arguments)
+    def begin(function: Callable[..., Any], *arguments: object) -> "Future[Any]":
+        return threads.submit(copy_context().run, function, *arguments)
 
-        start = begin(started, setup, farm)
+    start = begin(started, setup, farm)
 
-        def answers(method: Method | None) -> Candidates:
-            if method is None:
-                return answered(based(setup, farm), setup, farm)
-            policy = method.seeded(setup.seed).optimise(farm, start.result())
-            return answered(policy, setup, farm)
+    def answers(method: Method | None) -> Candidates:
+        if method is None:
+            return answered(based(setup, farm), setup, farm)
+        policy = method.seeded(setup.seed).optimise(farm, start.result())
+        return answered(policy, setup, farm)
 
+    try:
         begun = [begin(answers, entry) for entry in reversed(entries)]
         for each in reversed(begun):
             yield each.result()
+    finally:
+        # Nobody waits for the others when one fails or the user interrupts.
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 @flow(log_prints=True)

@@ -9,7 +9,7 @@ from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Setup
-from alpacafarm_core.sources import model_digest, model_folder
+from alpacafarm_core.sources import check, pretrained
 from alpacafarm_core.sources import pinned as at_commit
 from alpacafarm_core.weights import Policy
 
@@ -34,7 +34,8 @@ def started(setup: Setup, farm: Farm = FARM) -> Start:
 def checked(setup: Setup) -> Panel:
     """The panel that labels; names that do not exist are refused before anything runs."""
     load(setup.judges)
-    model_folder(setup.base)
+    check(setup.source)
+    pretrained(setup.base)
     return load(setup.panel, flip=setup.flip, seed=setup.seed)
 
 
@@ -45,7 +46,7 @@ def pinned(setup: Setup) -> Setup:
 
 def based(setup: Setup, farm: Farm = FARM) -> Policy:
     """The language model everything starts from."""
-    return farm.base(setup.base, model_digest(setup.base))
+    return farm.base(pretrained(setup.base))
 
 
 def preferences(setup: Setup, policy: Policy, panel: Panel, farm: Farm = FARM) -> Preferences:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from alpacafarm_core.artifacts import Leaderboard
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.lineage import ancestry
 from alpacafarm_core.method import Method
 from alpacafarm_core.setup import Setup
@@ -20,11 +21,15 @@ from tasks.stage import store
 def race(
     methods: Sequence[str] | Sequence[Method], setups: Sequence[Setup], out: Path | None = None
 ) -> dict[str, Any]:
-    """The JSON document of a race: rows, seconds, dollars spent, and the board's key."""
+    """The JSON document of a race: rows, seconds, what its judgements cost when they were bought,
+    and the board's key.
+    """
+    if out is not None and not out.absolute().parent.is_dir():
+        raise BadInput(f"no folder {out.absolute().parent} for {out.name}; choose another --out")
     started = time.time()
     boards = [_board(methods, setup) for setup in setups]
     tables = [store().read(board) for board in boards]
-    rows = tables[0] if len(tables) == 1 else _over_seeds(tables)
+    rows = tables[0] if len(tables) == 1 else over_seeds(tables)
     if out is not None:
         write_csv(rows, out)
     return {
@@ -52,7 +57,7 @@ def _board(methods: Sequence[str] | Sequence[Method], setup: Setup) -> Leaderboa
     return call(names, setup)
 
 
-def _over_seeds(tables: list[pl.DataFrame]) -> pl.DataFrame:
+def over_seeds(tables: list[pl.DataFrame]) -> pl.DataFrame:
     """Means over seeds; errors are of the mean: root of summed squares over the number of seeds."""
     rows = pl.concat(tables)
     errors = [name for name in rows.columns if name.endswith("error")]
@@ -61,6 +66,11 @@ def _over_seeds(tables: list[pl.DataFrame]) -> pl.DataFrame:
     together = rows.group_by("model").agg(
         *(pl.col(name).mean() for name in means),
         *(pl.col(name).sum() for name in counts),
-        *((pl.col(name).pow(2).sum().sqrt() / pl.len()).alias(name) for name in errors),
+        *(_together(pl.col(name)).alias(name) for name in errors),
     )
-    return together.select(rows.columns).sort("win_rate", descending=True)
+    return together.select(rows.columns).sort("win_rate", descending=True, nulls_last=True)
+
+
+def _together(errors: pl.Expr) -> pl.Expr:
+    """The error of a mean over seeds; null unless every seed has one."""
+    return pl.when(errors.count() == pl.len()).then(errors.pow(2).sum().sqrt() / pl.len())

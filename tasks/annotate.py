@@ -16,8 +16,9 @@ def annotate(candidates: Candidates, rivals: Candidates, panel: Panel) -> Made:
     labels, spent = core.judge(pairs, panel, ask_for(panel.endpoint), ledger())
     if spent.rows_failed:
         raise Unanswered(
-            f"{spent.rows_failed} of {pairs.height} pairs got no answer from {panel.endpoint}; "
-            "what was answered is kept, run again to ask only for the rest"
+            f"{spent.rows_failed} of {pairs.height} pairs got no answer from {panel.endpoint} "
+            f"({spent.complaint or 'answers that cannot be read'}); what was answered is kept, "
+            "mend that and run again to ask only for the rest"
         )
     notes = {
         "calls_bought": spent.calls,

@@ -15,10 +15,10 @@ from tasks.stage import ledger, stage, store
 @stage(Candidates, version=1)
 def generate(policy: Policy, instructions: Instructions, sampling: Sampling) -> pl.DataFrame:
     """Sample a policy as it decodes; answers known to the ledger are not drawn again."""
-    folder, machine = store().path(policy), Machine.here()
+    folder, machine = store().weights(policy), Machine.here()
     parts = shares(store().read(instructions), machine.at_once())
     if isinstance(policy.decode, BestOf):
-        models, asked = (folder, store().path(policy.decode.reward)), (sampling, policy.decode)
+        models, asked = (folder, store().weights(policy.decode.reward)), (sampling, policy.decode)
         best = call_each(
             "generate:best_of", [(models, part, asked, ledger()) for part in parts], machine
         )

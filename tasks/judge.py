@@ -22,7 +22,7 @@ def score(candidates: Candidates, judge: Judge) -> pl.DataFrame:
         scores, name = [utility(*row) for row in prompts], "truth"
     else:
         machine = Machine.here()
-        parts = [(store().path(judge), part) for part in shares(rows, machine.at_once())]
+        parts = [(store().weights(judge), part) for part in shares(rows, machine.at_once())]
         found = call_each("reward:score", parts, machine)
         scores, name = [each for part in found for each in part], judge.folder
     return rows.with_columns(score=pl.Series(scores, dtype=pl.Float64), judge=pl.lit(name))

@@ -1,21 +1,23 @@
 """Where an experiment's rows and weights come from."""
 
+from pathlib import Path
+
 import polars as pl
 
 from alpacafarm_core import sources
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
-from alpacafarm_core.setup import Source, Split
+from alpacafarm_core.setup import Pretrained, Source, Split
 from alpacafarm_core.store import Made
 from alpacafarm_core.weights import Policy
 from tasks.stage import stage, store
 
 
 @stage(Policy, version=1)
-def base(model: str, digest: str) -> Made:
+def base(model: Pretrained) -> Made:
     """Copy a language model into the store, so that what follows stands on files of its own."""
     folder = store().scratch()
-    sources.take_model(model, digest, folder)
-    return Made(folder, {"model": model})
+    sources.take_model(model, folder)
+    return Made(folder, {"model": Path(model.name).name})
 
 
 @stage(Instructions, version=1)

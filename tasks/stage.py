@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import cache, cached_property, wraps
@@ -39,19 +40,26 @@ RUN = uuid4().hex[:8]
 """This process, in the journal: what it made and then used again was made, not skipped."""
 
 
+def root() -> Path:
+    """The folder named by ALPACAFARM_STORE, else `data/artifacts`."""
+    return Path(os.environ.get("ALPACAFARM_STORE") or "data/artifacts").absolute()
+
+
 def store() -> Store:
-    """The store named by ALPACAFARM_STORE, else `data/artifacts`."""
-    return _open(os.environ.get("ALPACAFARM_STORE") or "data/artifacts")
-
-
-@cache
-def _open(root: str) -> Store:
-    return Store(root)
+    """The store there, opened once."""
+    with _opening:
+        return _store(root())
 
 
 def ledger() -> Ledger:
     """The record of every answer a language model gave, beside the store's artifacts."""
-    return Ledger(store().root / "ledger.sqlite")
+    with _opening:
+        return _ledger(_store(root()).root / "ledger.sqlite")
+
+
+# `cache` alone lets several threads open at the same time.
+_opening = threading.Lock()
+_store, _ledger = cache(Store), cache(Ledger)
 
 
 class Stage(Generic[P, A]):

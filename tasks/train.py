@@ -20,7 +20,7 @@ METRICS = "metrics.parquet"
 @stage(RewardModel, version=1)
 def fit_reward(policy: Policy, preferences: Preferences, fitting: Fitting) -> Made:
     """Fit a Bradley-Terry reward model to labelled pairs."""
-    return _weights("reward:fit", store().path(policy), store().read(preferences), fitting)
+    return _weights("reward:fit", store().weights(policy), store().read(preferences), fitting)
 
 
 @stage(Policy, version=1)
@@ -31,7 +31,7 @@ def train(
     reference: Policy | None = None,
 ) -> Made:
     """Train a policy on fixed data."""
-    models = (store().path(policy), store().path(reference or policy))
+    models = (store().weights(policy), store().weights(reference or policy))
     return _weights("train.offline:train", models, store().read(data), objective)
 
 
@@ -44,7 +44,7 @@ def roll_out(
     reference: Policy | None = None,
 ) -> Made:
     """Train a policy on its own samples and a reward model's scores of them."""
-    models = tuple(store().path(each) for each in (policy, reward, reference or policy))
+    models = tuple(store().weights(each) for each in (policy, reward, reference or policy))
     return _weights("train.online:roll_out", models, store().read(instructions), objective)
 
 

@@ -200,7 +200,7 @@ def test_the_second_time_nothing_is_bought(ledger: Ledger) -> None:
     first = judge(pairs_of(7), panel, fake, ledger)
     second = judge(pairs_of(7), panel, fake, ledger)
     assert second.preferences.equals(first.preferences)
-    assert second.spending == (0, 0.0, 7, 0)
+    assert second.spending == (0, 0.0, 7, 0, "")
     assert len(fake.requests) == 2
 
 
@@ -274,7 +274,7 @@ def test_what_failed_is_never_scored_and_asked_for_again(ledger: Ledger) -> None
     judged = judge(pairs_of(3), panel_of(), down, ledger)
     assert judged.preferences["preference"].to_list() == [None] * 3
     assert judged.preferences["status"].to_list() == ["failed"] * 3
-    assert judged.spending == (0, 0.0, 0, 3)
+    assert judged.spending == (0, 0.0, 0, 3, "HTTP 500")
     assert ledger.counts().calls == 0
     assert set(annotate(pairs_of(3), panel_of(), Fake(), ledger)["status"]) == {"ok"}
 

@@ -144,7 +144,9 @@ def test_wrong_words_are_refused_in_one_line(words, named, store, tmp_path, monk
 
 def test_a_store_that_cannot_be_written_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert typed("ls", "--store", tmp_path / "file" / "store") == 2
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "Name a fruit."}')
+    words = ["import", tmp_path / "rows.jsonl", "--as", "instructions"]
+    assert typed(*words, "--store", tmp_path / "file" / "store") == 2
     assert "is not writable" in complaint(capsys)
 
 

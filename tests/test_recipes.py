@@ -3,6 +3,7 @@
 import pytest
 
 from alpacafarm_core.methods import METHODS
+from alpacafarm_core.settings import Fitting, Training
 from alpacafarm_core.weights import BestOf, Policy
 from tests.paper_farm import START, PaperFarm
 
@@ -39,3 +40,8 @@ def test_every_method_is_settings_that_survive_json(name):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_seed_reaches_every_seed_of_a_method(name):
     assert '"seed":42' not in METHODS[name]().seeded(7).model_dump_json()
+
+
+def test_a_seed_that_was_chosen_is_kept():
+    chosen = Fitting(training=Training(seed=3)).seeded(7)
+    assert (chosen.seed, chosen.training.seed) == (7, 3)

@@ -68,6 +68,26 @@ def test_the_reference_answers_what_is_evaluated(source):
         sources.published(source.replace(reference="gpt5"), 100)
 
 
+def test_a_file_that_changed_after_it_was_named_is_not_read(source):
+    path = source.demonstrations.path
+    pl.read_parquet(path).head(3).write_parquet(path)
+    with pytest.raises(Damaged, match=r"shown.parquet changed since it was named"):
+        sources.demonstrations(source, 1)
+
+
+def test_a_source_is_checked_before_anything_is_made(source, tmp_path):
+    sources.check(source)
+    empty = pl.DataFrame({"instruction": ["a", "b"], "davinci003": ["x", None]})
+    empty.write_parquet(tmp_path / "empty.parquet")
+    file = File.model_validate(tmp_path / "empty.parquet")
+    with pytest.raises(BadInput, match=r"empty.parquet row 2: 'davinci003' is empty"):
+        sources.check(source.replace(instructions=file))
+    empty.head(1).write_parquet(tmp_path / "one.parquet")
+    one = source.replace(instructions=File.model_validate(tmp_path / "one.parquet"))
+    with pytest.raises(BadInput, match=r"none falls to the (eval|unlabeled) split"):
+        [sources.instructions(one, split, 1) for split in ("eval", "unlabeled")]
+
+
 def test_without_recorded_labels_the_mend_is_told(source):
     for one in (World(), source.replace(preferences=None)):
         with pytest.raises(BadInput, match="no recorded preferences; simulate them"):
@@ -76,18 +96,18 @@ def test_without_recorded_labels_the_mend_is_told(source):
 
 def test_a_changed_model_has_another_digest_in_the_same_process(tmp_path):
     tiny_model(tmp_path / "model")
-    before = sources.model_digest(str(tmp_path / "model"))
-    assert sources.model_digest(str(tmp_path / "model")) == before
+    before = sources.pretrained(str(tmp_path / "model"))
+    assert sources.pretrained(str(tmp_path / "model")) == before
     config = tmp_path / "model" / "generation_config.json"
     config.write_text(config.read_text() + "\n")
     os.utime(config, ns=(1, 1))
-    assert sources.model_digest(str(tmp_path / "model")) != before
+    assert sources.pretrained(str(tmp_path / "model")) != before
     with pytest.raises(Damaged, match="changed while the flow ran"):
-        sources.take_model(str(tmp_path / "model"), before, tmp_path)
+        sources.take_model(before, tmp_path)
 
 
 def test_a_model_is_a_folder_with_safetensors(tmp_path):
     with pytest.raises(Missing, match=r"no model folder '\./none'"):
         sources.model_folder("./none")
     with pytest.raises(BadInput, match=r"holds no \.safetensors"):
-        sources.model_digest(str(tmp_path))
+        sources.pretrained(str(tmp_path))

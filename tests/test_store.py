@@ -1,15 +1,19 @@
 """The store: complete or absent, checked by digest, one maker a key."""
 
 import multiprocessing
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
 
 from alpacafarm_core.artifacts import Instructions, Preferences
 from alpacafarm_core.errors import BadInput, Damaged, Missing, StoreNotWritable
+from alpacafarm_core.lineage import changes
 from alpacafarm_core.recipe import Recipe, digest, key_of
 from alpacafarm_core.settings import Sampling
+from alpacafarm_core.setup import Pretrained
 from alpacafarm_core.store import Made, Store
 from alpacafarm_core.weights import BestOf, Policy, RewardModel
 
@@ -44,6 +48,58 @@ def test_a_changed_byte_is_noticed_and_named(store):
     with pytest.raises(Damaged, match=r"rows.parquet is damaged.*forget 0{15}1"):
         store.read(ONE)
     assert store.damage(ONE) == ["rows.parquet"]
+
+
+def test_changed_weights_are_not_used(store):
+    policy, folder = Policy(key="c" * 16), store.scratch()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    store.write(policy, Made(folder), RECIPE, time.time())
+    assert store.weights(policy) == store.path(policy)
+    (store.path(policy) / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(Damaged, match=r"model.safetensors is damaged"):
+        Store(store.root).weights(policy)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{}", b"["])
+def test_a_manifest_that_cannot_be_read_is_damaged_and_named(store, content):
+    laid(store)
+    (store.path(ONE) / "manifest.json").write_bytes(content)
+    assert store.all() == [] and store.damage(ONE) == ["manifest.json"]
+
+
+def test_a_manifest_of_another_artifact_is_damaged(store):
+    laid(store)
+    file = store.path(ONE) / "manifest.json"
+    file.write_text(file.read_text().replace(ONE.key, "f" * 16))
+    assert store.damage(ONE) == ["manifest.json"]
+
+
+def test_a_folder_that_is_none_of_the_stores_is_passed_over(store):
+    laid(store)
+    (store.root / "policy" / "mine").mkdir(parents=True)
+    (store.root / "policy" / "mine" / "manifest.json").write_text("{}")
+    assert store.receipts() == [ONE]
+
+
+def test_a_line_cut_off_by_a_kill_costs_no_other(store):
+    store.note({"artifact": "a"})
+    with (store.root / "journal.jsonl").open("a") as journal:
+        journal.write('{"artifact": "b')
+    store.note({"artifact": "c"})
+    with (store.root / "journal.jsonl").open("ab") as journal:
+        journal.write(b"123\n\xff\n")
+    assert [event["artifact"] for event in store.journal()] == ["a", "c"]
+
+
+def test_threads_open_a_new_store_at_the_same_time(tmp_path):
+    barrier = threading.Barrier(8)
+
+    def opened(number: int) -> Store:
+        barrier.wait()
+        return Store(tmp_path / str(number // 8))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(opened, range(80)))) == 80
 
 
 def test_prefects_record_is_no_part_of_an_artifact(store):
@@ -100,6 +156,18 @@ def test_how_a_policy_decodes_is_part_of_what_is_made_from_it():
     assert Recipe.of("generate", 1, {"policy": four}).inputs == {
         "policy": ["policy/" + "a" * 16, "reward_model/" + "b" * 16]
     }
+    recipe = Recipe.of("generate", 1, {"policy": four})
+    assert recipe.settings["policy"]["decode"]["n"] == 4
+    sixteen = policy.replace(decode=BestOf(n=16, reward=reward))
+    differs = changes(recipe, Recipe.of("generate", 1, {"policy": sixteen}))
+    assert differs == ["settings.policy.decode.n: 4 -> 16"]
+
+
+def test_where_a_model_lies_is_no_part_of_a_key_and_what_it_is_is():
+    def key(name: str, digest: str) -> str:
+        return key_of("base", 1, {"model": Pretrained(name=name, digest=digest)})
+
+    assert key("./model", "d") == key("/elsewhere/model/", "d") != key("./model", "e")
 
 
 def test_nan_has_no_key():

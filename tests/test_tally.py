@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from alpacafarm_core.artifacts import Leaderboard
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.tally import (
     CSV_COLUMNS,
     avg_length,
@@ -17,6 +18,8 @@ from alpacafarm_core.tally import (
     tally_file,
     win_rate,
 )
+from flows.racing import over_seeds
+from flows.tallying import tallied
 
 SHARED = Path(os.environ.get("ALPACAFARM_SHARED") or Path(__file__).parents[2] / "shared")
 
@@ -119,6 +122,24 @@ def test_a_file_of_pairs_names_models_by_generator():
     rows = tally_file(pairs)
     assert rows.columns == CSV_COLUMNS
     assert rows["model"].to_list() == ["x", "y"]
+
+
+def test_an_error_over_seeds_needs_one_of_every_seed():
+    rows = {"model": ["sft", "sft"], "win_rate": [40.0, 50.0], "n_wins": [4, 5]}
+    first = pl.DataFrame({**rows, "paired_error": [3.0, 4.0], "utility_paired_error": [1.0, None]})
+    (row,) = over_seeds([first[:1], first[1:]]).to_dicts()
+    assert row == {"model": "sft", "win_rate": 45.0, "n_wins": 9, "paired_error": 2.5,
+                   "utility_paired_error": None}  # fmt: skip
+
+
+def test_a_model_in_two_files_is_refused(tmp_path):
+    for name in ("a", "b"):
+        pl.DataFrame(
+            {"instruction": ["i"], "output_1": ["x"], "output_2": ["y"], "preference": [2.0],
+             "generator_2": ["same"]}
+        ).write_parquet(tmp_path / f"{name}.parquet")  # fmt: skip
+    with pytest.raises(BadInput, match=r"model 'same' stands in .*a.parquet and .*b.parquet"):
+        tallied([tmp_path / "a.parquet", tmp_path / "b.parquet"])
 
 
 def test_published_leaderboards_are_reproduced():

@@ -26,12 +26,13 @@ from typing import Any
 
 import polars as pl
 
+from alpacafarm_core import errors
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.values import Value
 
-CALL, RESULT, ROWS = "call.json", "result.json", "result.parquet"
+CALL, RESULT, ROWS, FAILED = "call.json", "result.json", "result.parquet", "failed"
 
 # One job at a time in this process: loading a model is not safe in several threads at once.
 HERE = threading.Lock()
@@ -68,6 +69,11 @@ def _workers(number: int) -> ProcessPoolExecutor:
 def _enlist(master: int) -> None:
     """Begin as a worker: leave interrupts to the master, and go when it has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _follow(master)
+
+
+def _follow(master: int) -> None:
+    """Let this process end soon after its master does."""
 
     def watch() -> None:
         while os.getppid() == master:
@@ -95,11 +101,15 @@ def _call_apart(function: str, arguments: tuple[Any, ...], machine: Machine) -> 
     with tempfile.TemporaryDirectory(prefix="alpacafarm-") as name:
         folder = Path(name)
         held = [_packed(each, folder, i) for i, each in enumerate((*arguments, machine))]
-        (folder / CALL).write_text(json.dumps({"function": function, "arguments": held}))
+        asked = {"function": function, "arguments": held, "master": os.getpid()}
+        (folder / CALL).write_text(json.dumps(asked))
         _run(folder, function, machine.deadline)
         if (folder / ROWS).is_file():
             return pl.read_parquet(folder / ROWS)
-        return json.loads((folder / RESULT).read_text())
+        result = json.loads((folder / RESULT).read_text())
+        if (folder / FAILED).is_file():
+            raise getattr(errors, result["error"])(result["message"])
+        return result
 
 
 def _run(folder: Path, function: str, deadline: float) -> None:
@@ -156,8 +166,13 @@ def _unpacked(held: dict[str, Any], folder: Path) -> Any:
 
 def _serve(folder: Path) -> None:
     asked = json.loads((folder / CALL).read_text())
+    _follow(asked["master"])
     arguments = [_unpacked(held, folder) for held in asked["arguments"]]
-    result = _found(asked["function"])(*arguments)
+    try:
+        result = _found(asked["function"])(*arguments)
+    except errors.FarmError as error:
+        (folder / FAILED).touch()
+        result = {"error": type(error).__name__, "message": str(error)}
     if isinstance(result, pl.DataFrame):
         result.write_parquet(folder / ROWS)
     else:
