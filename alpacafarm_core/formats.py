@@ -63,7 +63,7 @@ def _jsonl(path: Path) -> pl.DataFrame:
 
 
 def _json_text(path: Path) -> str:
-    """Text without half a character: `\\ud83d` alone is none, and no table can hold it."""
+    """Text without half a character, an escape such as `ud83d` alone: no table can hold it."""
     text = _utf8(path)
     for escape in _ESCAPE.finditer(text):
         if half := escape["half"]:

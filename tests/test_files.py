@@ -13,6 +13,7 @@ from alpacafarm_core.files import KINDS, load, read
 
 SHARED = Path(os.environ.get("ALPACAFARM_SHARED") or Path(__file__).parents[2] / "shared")
 PAIR = {"instruction": "Say hi", "output_1": "hi", "output_2": "hello", "preference": 2}
+HEADER = "instruction,output_1,output_2,preference"
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ BAD = {
     ),
     "empty file": ("a.json", "", ["empty"]),
     "no rows": ("a.json", [], ["no rows"]),
-    "header only": ("a.csv", "instruction,output_1,output_2,preference\n", ["no rows"]),
+    "header only": ("a.csv", f"{HEADER}\n", ["no rows"]),
     "broken array": ("a.json", '[\n{"a": 1},\n{"a" 2}]', ["line 3", "broken JSON"]),
     "broken line": ("a.jsonl", '{"a": 1}\n{"a": \n', ["line 2", "broken JSON"]),
     "not an array": ("a.json", '{"a": 1}', ["array of objects"]),
@@ -150,7 +151,7 @@ BAD = {
     "out of range": ("a.json", [PAIR, PAIR | {"preference": 3}], ["row 2", "3.0", "outside"]),
     "text for a number": (
         "a.csv",
-        "instruction,output_1,output_2,preference\na,b,c,1\na,b,c,first\n",
+        f"{HEADER}\na,b,c,1\na,b,c,first\n",
         ["row 2", "'preference'", "'first'"],
     ),
     "mixed numbers": ("a.json", [PAIR, PAIR | {"preference": "x"}], ["row 2", "'x'"]),
@@ -160,6 +161,36 @@ BAD = {
     "no answer at all": ("a.json", [PAIR | {"output_2": None}], ["'output_2'", "no value"]),
     "blank instruction": ("a.json", [PAIR | {"instruction": " "}], ["row 1", "'instruction'"]),
     "other flags": ("a.json", [PAIR | {"is_noisy": ["x"]}], ["'is_noisy'"]),
+    "half a flag": ("a.json", [PAIR, PAIR | {"is_noisy": 0.5}], ["row 2", "0.5", "Boolean"]),
+    "half a token": ("a.json", [PAIR | {"output_1_ids": [1.5]}], ["row 1", "[1.5]", "Int32"]),
+    "flag for a number": ("a.json", [PAIR | {"preference": True}], ["row 1", "True", "number"]),
+    "part of a token": ("a.json", [PAIR, PAIR | {"tokens": 1.7}], ["row 2", "1.7", "whole"]),
+    "as text": ("a.csv", f"{HEADER},tokens\na,b,c,1,1.7\n", ["row 1", "'1.7'", "whole"]),
+    "beyond 64 bits": ("a.json", [PAIR | {"tokens": 1e30}], ["row 1", "1e+30", "whole"]),
+    "30 digits": ("a.json", [PAIR, PAIR | {"tokens": 10**30}], ["row 2", "'tokens'", "whole"]),
+    "400 digits": ("a.json", [PAIR, PAIR | {"tokens": 10**400}], ["row 2", "'tokens'", "1000"]),
+    "5000 digits": ("a.json", f'[{{"a": 1}}, {{"a": {"9" * 5000}}}]', ["row 2", "digits"]),
+    "unknown status": (
+        "a.json",
+        [PAIR | {"status": "ok"}, PAIR | {"status": "banana"}],
+        ["row 2", "'banana' is none of ok, tie, refused, unparsable, failed"],
+    ),
+    "ok without label": (
+        "a.json",
+        [PAIR, PAIR | {"status": "ok", "preference": None}],
+        ["row 2", "status 'ok' with preference None"],
+    ),
+    "tie with a winner": ("a.json", [PAIR | {"status": "tie"}], ["row 1", "'tie'", "2.0"]),
+    "failed with label": ("a.json", [PAIR | {"status": "failed"}], ["row 1", "'failed'", "2.0"]),
+    "key twice": ("a.json", '[{"a": 1},\n{"b": 2, "b": 3}]', ["row 2", "key 'b' twice"]),
+    "key twice inside": ("a.json", '[{"a": {"b": 2, "b": 3}}]', ["row 1", "key 'b' twice"]),
+    "key twice on a line": ("a.jsonl", '{"a": 1}\n{"b": 2, "b": 3}', ["line 2", "key 'b' twice"]),
+    "header twice": ("a.csv", f"{HEADER},output_1\na,b,c,1,d\n", ["line 1", "'output_1' twice"]),
+    "half a character": ("a.json", '[{"a": 1},\n{"a": "\\ud83d"}]', ["line 2, column 8", "ud83d"]),
+    "other half": ("a.jsonl", '{"a": "\\\\\\uDE00"}', ["line 1", "uDE00"]),
+    "too deep": ("a.json", "[" * 100_000, ["row 1", "nested too deeply"]),
+    "deep on a line": ("a.jsonl", '{"a": 1}\n{"a": ' + "[" * 100_000, ["line 2", "too deeply"]),
+    "long and ragged": ("a.csv", f"a,b\n{'x' * 200_000},y\nx\n", ["line 3", "1 fields"]),
 }
 
 
@@ -173,6 +204,60 @@ def test_a_bad_file_is_refused_in_one_line(write, why):
 def test_a_prompt_that_comes_twice_names_both_rows(write):
     path = write("a.csv", "instruction,input\nb,\na,x\na,\na,x\n")
     assert "rows 2 and 4" in refusal(path, "instructions")
+
+
+def test_an_answer_that_comes_twice_names_both_rows(write):
+    row = {"instruction": "a", "output": "x", "generator": "gpt"}
+    numbered = [row | {"sample_index": i} for i in (0, 1, 1)]
+    line = refusal(write("a.json", numbered), "candidates")
+    assert "rows 2 and 3 are the same answer" in line
+    other = [numbered[1], numbered[2] | {"generator": "llama"}]
+    assert read(write("b.json", other), "candidates").height == 2
+
+
+def test_answers_are_numbered_all_or_none(write):
+    rows = [{"instruction": "a", "output": "x", "sample_index": i} for i in (0, None)]
+    assert "row 2 has no 'sample_index'" in refusal(write("a.json", rows), "candidates")
+    none = read(write("b.csv", "instruction,output,sample_index\na,x,\na,y,\n"), "candidates")
+    assert none["sample_index"].to_list() == [0, 1]
+
+
+def test_a_whole_number_keeps_every_digit(write):
+    seeds = ["9007199254740993", "5.0", ""]
+    csv = "instruction,output,seed\n" + "".join(f"a,x,{seed}\n" for seed in seeds)
+    assert read(write("a.csv", csv), "candidates")["seed"].to_list() == [2**53 + 1, 5, None]
+
+
+def test_a_status_left_empty_is_filled_in(write):
+    rows = [PAIR | {"status": status} for status in ("ok", "", None)]
+    assert read(write("a.json", rows), "preferences")["status"].to_list() == ["ok"] * 3
+
+
+def test_a_whole_character_may_be_written_in_two_halves(write):
+    path = write("a.json", r'[{"instruction": "\\ud83d \ud83d\ude00", "output": "x"}]')
+    assert read(path, "candidates")["instruction"].to_list() == ["\\ud83d \U0001f600"]
+
+
+def test_a_long_field_is_read(write):
+    path = write("a.csv", f"instruction,output\na,{'x' * 200_000}\nb,\n")
+    assert read(path, "candidates")["output"].str.len_chars().to_list() == [200_000, 0]
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["hi", "hello"])], ids=str)
+def test_categories_in_parquet_are_text(write, kind):
+    rows = pl.DataFrame([PAIR]).cast({"output_1": kind, "output_2": kind})
+    read_back = read(write("a.parquet", rows), "preferences")
+    assert read_back.select("output_1", "output_2").row(0) == ("hi", "hello")
+
+
+def test_an_empty_column_of_numbers_in_parquet_is_absent_text(write):
+    rows = pl.DataFrame([PAIR]).with_columns(input=pl.lit(None, dtype=pl.Float64))
+    assert read(write("a.parquet", rows), "preferences")["input"].to_list() == [""]
+
+
+def test_a_date_in_parquet_is_no_number(write):
+    rows = pl.DataFrame([PAIR]).with_columns(preference=pl.date(2024, 1, 1))
+    assert "not a finite number" in refusal(write("a.parquet", rows))
 
 
 def test_a_parquet_file_cut_short_is_refused(write):
@@ -197,13 +282,31 @@ def test_no_file_is_missing(tmp_path):
         load(tmp_path / "nowhere.json")
 
 
-def test_the_tools_own_files_pass_unchanged():
+@pytest.fixture
+def shared() -> Path:
+    """The folder of published data beside the project."""
     if not (SHARED / "data").is_dir():
         pytest.skip("no shared/data beside the project and ALPACAFARM_SHARED not set")
-    folder = SHARED / "data" / "alpaca_eval_files"
-    outputs = read(folder / "model_outputs.json", "candidates")
-    judged = read(folder / "annotations.json", "preferences")
+    return SHARED / "data"
+
+
+def test_the_tools_own_files_pass_unchanged(shared):
+    outputs = read(shared / "alpaca_eval_files" / "model_outputs.json", "candidates")
+    judged = read(shared / "alpaca_eval_files" / "annotations.json", "preferences")
     assert outputs.schema == pl.Schema(Candidates.columns)
     assert outputs.height == judged.height == 805
     assert judged["output_2"].to_list() == outputs["output"].to_list()
     assert judged["preference"].null_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "rows"),
+    [
+        ("alpaca_eval_805.parquet", "instructions", 805),
+        ("seed_tasks_175.parquet", "demonstrations", 175),
+        ("gpt4_judged_pairs.parquet", "preferences", 8050),
+        ("published_leaderboard.csv", "leaderboard", 10),
+    ],
+)
+def test_published_tables_pass_whole(shared, name, kind, rows):
+    assert read(shared / name, kind).height == rows
