@@ -104,6 +104,8 @@ def load(name_or_path: str | Path, flip: float | None = None, seed: int = 0) -> 
     """
     path = _path(name_or_path)
     held = _yaml(path)
+    if "seed" in held:
+        raise BadInput(f"{path}: takes no seed; the seed comes from the setup, take it out")
     annotators = held.get("annotators")
     if not isinstance(annotators, list):
         raise BadInput(f"{path}: no list of annotators; add one under `annotators:`")
@@ -114,7 +116,7 @@ def load(name_or_path: str | Path, flip: float | None = None, seed: int = 0) -> 
         "seed": seed,
     }
     try:
-        return Panel(**held)
+        return Panel.model_validate(held)
     except ValidationError as error:
         raise BadInput(f"{path}: {_first(error)}") from None
 
@@ -131,14 +133,43 @@ def _path(name_or_path: str | Path) -> Path:
     return path
 
 
+class _Once(yaml.SafeLoader):
+    """YAML whose keys stand once: of two, one would be forgotten in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"key {key.value!r} stands twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        held = yaml.load(_utf8(path), Loader=_Once)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not YAML{_place(error)}; mend that line") from None
     if not isinstance(held, dict):
         raise BadInput(f"{path}: not a mapping; give `annotators:` with a list")
     return held
+
+
+def _place(error: Exception) -> str:
+    """Where and why a text is no YAML."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f" at line {error.problem_mark.line + 1} ({error.problem})"
+    return f" ({' '.join(str(error).split())})"
+
+
+def _utf8(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from error
 
 
 def _with_text(path: Path, annotator: object) -> dict[str, Any]:
@@ -154,14 +185,22 @@ def _with_text(path: Path, annotator: object) -> dict[str, Any]:
 
 def _text(path: Path, name: str) -> str:
     for folder in (path.parent, PROMPTS):
-        if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8")
-    raise Missing(f"{path}: no template {name}; put it beside the panel's file")
+        if _is_file(folder / name):
+            return _utf8(folder / name)
+    raise Missing(f"{path}: no template {name[:60]!r}; put it beside the panel's file")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one; a whole prompt where its name should stand is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _first(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown field {where}; take it out or mend its spelling"
     return f"{where or 'panel'}: {problem['msg']}"

@@ -53,18 +53,35 @@ def test_an_unknown_panel_is_named_beside_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (YAML, "no template own.txt"),
+        (YAML, "no template 'own.txt'"),
         (YAML.replace("own.txt", "person_1.txt") + "    temprature: 1\n", "temprature"),
         (YAML.replace("own.txt", "guided_5.txt"), "does not show 1 examples"),
         ("annotators: [oracle]", "no mapping of fields"),
         ("judges: []", "no list of annotators"),
         ("- 1", "not a mapping"),
-        ("a: [", "not YAML"),
+        ("a: [", r"not YAML at line 1 .*; mend that line"),
+        (f"1: x{YAML.replace('own.txt', 'person_1.txt')}", "unknown field 1; take it out"),
+        (YAML.replace("own.txt", "person_1.txt") + "    1: x\n", "unknown field annotators.0.1;"),
+        (f"flip: 0.1\nname: a\nflip: 0.2{YAML}", "line 3 .key 'flip' stands twice"),
+        (YAML + "    model: world/other\n", "line 7 .key 'model' stands twice"),
+        (f"seed: 3{YAML}", "the seed comes from the setup, take it out"),
+        (f"since: 2024-99-99{YAML}", "not YAML .month must be"),
+        ("[" * 10_000, "not YAML"),
+        (YAML.replace("own.txt", "Which is better? " * 100), "no template 'Which is better"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_reason(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(BadInput, match=says):
+        panel.load(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "own.txt"])
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.yaml").write_text(YAML)
+    (tmp_path / "own.txt").write_text(BLOCK)
+    (tmp_path / name).write_bytes("Größe".encode("latin-1"))
+    with pytest.raises(BadInput, match=f"{name}: byte 2 is not UTF-8; save the file as UTF-8"):
         panel.load(tmp_path / "mine.yaml")
 
 
