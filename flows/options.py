@@ -1,8 +1,11 @@
 """Dotted flags to settings: `--setup.seed 1 --method.training.batch 64`, checked by the classes."""
 
 import difflib
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -11,10 +14,11 @@ from alpacafarm_core.errors import BadInput
 from alpacafarm_core.values import Value
 
 V = TypeVar("V", bound=Value)
+NO_FIELDS = {"model_type", "model_attributes_type", "dict_type"}  # a value where fields belong
 
 
 def dotted(words: Sequence[str], groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Nested fields for each group; raises BadInput for anything that is no dotted flag."""
+    """Nested fields for each group, values as typed; raises BadInput for what is no such flag."""
     found: dict[str, dict[str, Any]] = {group: {} for group in groups}
     rest = list(words)
     while rest:
@@ -26,7 +30,7 @@ def dotted(words: Sequence[str], groups: Sequence[str]) -> dict[str, dict[str, A
             raise BadInput(f"unknown option {flag!r}; use {known}, or see --help")
         if not equals and not rest:
             raise BadInput(f"option {flag!r} has no value; write {flag} VALUE")
-        _lay(found[group], path, _scalar(held if equals else rest.pop(0)))
+        _lay(found, [group, *path], held if equals else rest.pop(0))
     return found
 
 
@@ -44,31 +48,73 @@ def in_words(error: ValidationError, name: str) -> str:
     field = ".".join([name, *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
         return f"unknown field {field}; see --help for the fields"
+    if first["type"] in NO_FIELDS:
+        return f"{field} has fields of its own; {_mend(field, first['input'])}"
     return f"{field}: {first['msg']}, not {first['input']!r}"
 
 
-def _lay(fields: dict[str, Any], path: list[str], held: Any) -> None:
-    for part in path[:-1]:
-        fields = fields.setdefault(part, {})
+def _lay(fields: dict[str, Any], path: list[str], held: str) -> None:
+    for depth, part in enumerate(path[:-1], start=1):
+        inner = fields.setdefault(part, {})
+        if isinstance(inner, str):
+            _refuse_both(path[:depth], inner)
+        fields = inner
+    if isinstance(fields.get(path[-1]), dict):
+        _refuse_both(path, held)
     fields[path[-1]] = held
 
 
+def _refuse_both(path: list[str], held: str) -> None:
+    field = ".".join(path)
+    raise BadInput(f"option --{field} and its own fields are both given; {_mend(field, held)}")
+
+
+def _mend(field: str, held: object) -> str:
+    return f"use --{field}.name {held}, or --{field}.FIELD VALUE"
+
+
+def _read(kind: Any, held: Any) -> Any:
+    """What was typed as its field wants it: text and paths as they stand, numbers as numbers."""
+    leaves = list(_leaves(kind))
+    models = [leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
+    if isinstance(held, dict):
+        known = _fields_of(models, held.get("name"))
+        return {name: _read(known.get(name, str), inner) for name, inner in held.items()}
+    if not isinstance(held, str) or any(leaf in (str, Path) for leaf in leaves):
+        return held
+    told = _scalar(held)
+    text = models or any(isinstance(leaf, str) for leaf in leaves)
+    return held if text and not isinstance(told, dict) else told
+
+
+def _leaves(kind: Any) -> Iterator[Any]:
+    """The classes and the literal values of a field's type."""
+    if get_origin(kind) in (Union, UnionType, Annotated, Literal):
+        for part in get_args(kind):
+            yield from _leaves(part)
+    else:
+        yield kind
+
+
+def _fields_of(models: Sequence[type[BaseModel]], name: object) -> dict[str, Any]:
+    """Types of the fields of the class called `name`, or of the only one there is."""
+    for model in models:
+        fields = model.model_fields
+        if len(models) == 1 or ("name" in fields and fields["name"].default == name):
+            return {field: told.annotation for field, told in fields.items()}
+    return {}
+
+
 def _scalar(text: str) -> Any:
+    """A number, or YAML's lists, mappings and null; all else is left to the field's own class."""
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
     try:
         held = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
-    if isinstance(held, str | int | float | bool | list | dict) or held is None:
-        return _number(held)
-    return text
-
-
-def _number(held: Any) -> Any:
-    """YAML reads `1e-4` as text; a person means a number."""
-    try:
-        return float(held) if isinstance(held, str) else held
-    except ValueError:
-        return held
+    return held if isinstance(held, list | dict) or held is None else text
 
 
 def _merged(start: BaseModel, changes: dict[str, Any], name: str) -> dict[str, Any]:
@@ -79,7 +125,7 @@ def _merged(start: BaseModel, changes: dict[str, Any], name: str) -> dict[str, A
             near = difflib.get_close_matches(field, fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"fields are {', '.join(fields)}"
             raise BadInput(f"unknown field {name}.{field}; {hint}")
-        now = merged[field]
+        now, held = merged[field], _read(fields[field].annotation, held)
         nested = isinstance(held, dict) and isinstance(now, BaseModel)
         if nested and held.get("name", getattr(now, "name", None)) == getattr(now, "name", None):
             merged[field] = _merged(now, held, f"{name}.{field}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 BOARD = (
     ("model", "model"),
@@ -41,14 +42,14 @@ def show_board(document: dict[str, Any], as_json: bool) -> None:
 
 
 def show_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """Rows as a table; numbers to the right, long texts cut."""
+    """Rows as a table; numbers to the right, long texts cut, brackets as they stand."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table(box=None, header_style="bold")
     for name in rows[0] if rows else ():
         number = isinstance(rows[0][name], int | float)
-        table.add_column(name, justify="right" if number else "left", overflow="ellipsis")
+        table.add_column(Text(name), justify="right" if number else "left", overflow="ellipsis")
     for row in rows:
-        table.add_row(*(_cell(held) for held in row.values()))
+        table.add_row(*(Text(_cell(held)) for held in row.values()))
     console.print(table)
 
 
