@@ -8,9 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.values import Value
+
+PREFIX = "ALPACAFARM_"
 
 
 class Machine(Value):
@@ -27,10 +30,12 @@ class Machine(Value):
 
     @classmethod
     def here(cls) -> Self:
-        """The machine as the environment describes it."""
-        prefix = "ALPACAFARM_"
-        found = {name: os.environ.get(prefix + name.upper()) for name in cls.model_fields}
-        return cls.model_validate({k: v for k, v in found.items() if v})
+        """The machine as the environment describes it; raises BadInput naming the variable."""
+        found = {name: os.environ.get(PREFIX + name.upper()) for name in cls.model_fields}
+        try:
+            return cls.model_validate({name: value for name, value in found.items() if value})
+        except ValidationError as error:
+            raise BadInput(_complaint(error)) from None
 
     def at_once(self) -> int:
         """How many jobs run side by side: on a CPU two with half the cores each, on a GPU one."""
@@ -51,6 +56,16 @@ class Machine(Value):
     def has_vllm(self) -> bool:
         """Whether vLLM (either build) is installed."""
         return find_spec("vllm") is not None
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first variable that cannot be used, what is allowed and the mend."""
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    return (
+        f"{PREFIX}{name.upper()}={first['input']!r}: {first['msg']}; set it so, or unset it for "
+        f"{Machine.model_fields[name].default}"
+    )
 
 
 def _cores() -> int:

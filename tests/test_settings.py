@@ -3,6 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from alpacafarm_core.errors import BadInput
+from alpacafarm_core.machine import Machine
 from alpacafarm_core.methods import METHODS
 from alpacafarm_core.methods.best_of_n import BestOfN
 from alpacafarm_core.methods.dpo import DPO
@@ -45,3 +47,25 @@ def test_what_is_out_of_bounds_or_unknown_is_refused_by_name(wrong):
 def test_nan_is_no_setting():
     with pytest.raises(ValidationError, match="finite"):
         Sampling(temperature=float("nan"))
+
+
+def test_the_machine_is_what_its_variables_say_and_others_are_left_alone(monkeypatch):
+    for name, value in {"MICRO_BATCH": "8", "DEADLINE": "", "STORE": "somewhere"}.items():
+        monkeypatch.setenv(f"ALPACAFARM_{name}", value)
+    assert Machine.here().micro_batch == 8
+    assert Machine.here().deadline == Machine().deadline
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("MICRO_BATCH", "abc", "Input should be a valid integer.* or unset it for 32"),
+        ("MICRO_BATCH", "0", "Input should be greater than or equal to 1"),
+        ("ENGINE", "vlm", "Input should be 'auto', 'vllm' or 'transformers'.* for auto"),
+        ("DEADLINE", "inf", "Input should be a finite number"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named_in_one_line(monkeypatch, name, value, allowed):
+    monkeypatch.setenv(f"ALPACAFARM_{name}", value)
+    with pytest.raises(BadInput, match=f"^ALPACAFARM_{name}='{value}': {allowed}"):
+        Machine.here()
