@@ -53,6 +53,9 @@ def side_by_side(
     Stages they share are made once, work is queued as jobs. The last entries start first: the
     costliest methods stand last.
     """
+    # Made before the race, so that the training all wait for is queued before the base answers.
+    based(setup, farm)
+    farm.demonstrations(setup.source, setup.sizes.sft)
     threads = ThreadPoolExecutor(len(entries) + 1)
 
     def begin(function: Callable[..., Any], *arguments: object) -> "Future[Any]":
