@@ -107,11 +107,10 @@ def board(entries: Mapping[str, Entry]) -> pl.DataFrame:
 def tally_file(pairs: pl.DataFrame) -> pl.DataFrame:
     """Rows of the published leaderboards, best first, for every model in a file of judged pairs.
 
-    The model is named by the column `model`, else by `generator_2`.
+    The model is the one that `generator_2` names.
     """
-    by = "model" if "model" in pairs.columns else "generator_2"
-    groups = pairs.partition_by(by, maintain_order=True)
-    rows = [_counts(str(group[by][0]), group) for group in groups]
+    groups = pairs.partition_by("generator_2", maintain_order=True)
+    rows = [_counts(str(group["generator_2"][0]), group) for group in groups]
     schema = {name: Leaderboard.columns[name] for name in CSV_COLUMNS}
     frame = pl.DataFrame(rows, schema=schema)
     return frame.sort("win_rate", "model", descending=[True, False], nulls_last=True)

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -112,12 +113,21 @@ def compare(calm: Store, disturbed: Store, kept: dict[str, str]) -> list[str]:
     faults += [f"{name} was made again" for name, made in kept.items() if now.get(name) != made]
     ran = [event["artifact"] for event in disturbed.journal() if event["ran"]]
     faults += [f"{name} ran {ran.count(name)} times" for name in set(ran) if ran.count(name) > 1]
+    if rows := bought_twice(disturbed):
+        faults.append(f"{rows} rows were bought twice, in different calls")
     twice = disturbed.root / ASKED_TWICE
     if twice.exists():
         faults.append(f"answers in the ledger were asked for again: {twice.read_text().split()}")
     return faults + [
         json.dumps(damage) for a in disturbed.receipts() if (damage := disturbed.damage(a))
     ]
+
+
+def bought_twice(store: Store) -> int:
+    """Rows of the ledger that more than one call is about; no judge of the world miscounts."""
+    query = "SELECT count(*) FROM (SELECT key FROM rows GROUP BY key HAVING count(*) > 1)"
+    with sqlite3.connect(store.root / "ledger.sqlite") as ledger:
+        return int(ledger.execute(query).fetchone()[0])
 
 
 if __name__ == "__main__":

@@ -66,13 +66,14 @@ def server(port: int) -> Iterator[str]:
 def deployments() -> list[Any]:
     """The flows, and one deployment a method with its form filled in for the built-in world."""
     from alpacafarm_core.methods import METHODS
+    from flows.evaluate import evaluate
     from flows.leaderboard import leaderboard, run
     from flows.optimise import optimise
     from flows.prepare import prepare
 
     named = [
         flow.to_deployment(name="default", description=flow.description, tags=["alpacafarm"])
-        for flow in (leaderboard, prepare, optimise)
+        for flow in (leaderboard, prepare, optimise, evaluate)
     ]
     for name, method in sorted(METHODS.items()):
         named.append(
