@@ -52,9 +52,8 @@ class Fitting(Value):
         """AlpacaFarm's settings, or those of the built-in world's tiny model."""
         if scale == "paper":
             return cls()
-        return cls(
-            training=Training(learning_rate=3e-4, epochs=2, batch=64, warmup=0.1, max_length=256)
-        )
+        training = Training(learning_rate=3e-4, epochs=2, batch=64, warmup=0.1, max_length=256)
+        return cls(training=training, held_out=200)
 
 
 class Rule(Value):

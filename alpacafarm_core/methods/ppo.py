@@ -34,7 +34,7 @@ class PPO(Method):
         if scale == "paper":
             return cls()
         objective = ProximalObjective(
-            steps=3 if scale == "smoke" else 16,
+            steps=3 if scale == "smoke" else 20,
             rollouts=16 if scale == "smoke" else 64,
             minibatch=8 if scale == "smoke" else 32,
             kl=KLPenalty(coef=0.1),
