@@ -53,7 +53,7 @@ class Fitting(Value):
         if scale == "paper":
             return cls()
         training = Training(learning_rate=3e-4, epochs=2, batch=64, warmup=0.1, max_length=256)
-        return cls(training=training, held_out=200)
+        return cls(training=training)
 
 
 class Rule(Value):

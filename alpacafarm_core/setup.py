@@ -35,7 +35,7 @@ class Sizes(Value):
 SIZES: dict[str, Sizes] = {
     "smoke": Sizes(sft=96, preference=96, unlabeled=64, val=16, eval=32, max_tokens=24,
                    temperature=0.7),
-    "small": Sizes(sft=1800, preference=3600, unlabeled=3600, val=360, eval=805, max_tokens=72,
+    "small": Sizes(sft=2000, preference=4000, unlabeled=4000, val=400, eval=805, max_tokens=72,
                    temperature=0.7),
     "paper": Sizes(sft=10_000, preference=10_000, unlabeled=20_000, val=2_000, eval=805,
                    max_tokens=300, temperature=1.0),

@@ -40,7 +40,7 @@ class PPO(Method):
             kl=KLPenalty(coef=0.1),
             sampling=Sampling(temperature=1.0, max_tokens=24 if scale == "smoke" else 72),
             training=Training(
-                learning_rate=4e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
+                learning_rate=2e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
             ),
         )
         return cls(fitting=Fitting.at(scale), objective=objective)
