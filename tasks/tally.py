@@ -1,7 +1,9 @@
 """The leaderboard, and the tables and plot of it on the run's page."""
 
 import base64
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from alpacafarm_core import plots
 from alpacafarm_core import tally as core
@@ -41,7 +43,7 @@ def publish(board: Leaderboard, evaluations: Mapping[str, Evaluation]) -> None:
     plot = base64.b64encode((store().path(board) / PLOT).read_bytes()).decode()
     create_markdown_artifact(
         key="leaderboard-plot",
-        markdown=f"![win rates](data:image/png;base64,{plot})",
+        markdown=f"![win rates](data:image/png;base64,{plot})\n\n{charted(rows)}",
         description="Win rates with standard errors",
     )
     create_table_artifact(
@@ -50,6 +52,16 @@ def publish(board: Leaderboard, evaluations: Mapping[str, Evaluation]) -> None:
     create_markdown_artifact(
         key="lineage", markdown=drawn(board), description="What the board was made from"
     )
+
+
+def charted(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Win rates as a Mermaid chart: the new UI draws these and leaves embedded pictures out."""
+    judged = [row for row in rows if row["win_rate"] is not None]
+    names = ", ".join(json.dumps(row["model"]) for row in judged)
+    rates = ", ".join(f"{row['win_rate']:.1f}" for row in judged)
+    lines = ["```mermaid", "xychart-beta", '  title "Win rate against the reference, percent"']
+    lines += [f"  x-axis [{names}]", "  y-axis 0 --> 100", f"  bar [{rates}]", "```"]
+    return "\n".join(lines)
 
 
 def samples(evaluations: Mapping[str, Evaluation]) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ from alpacafarm_core.tally import (
 )
 from flows.racing import over_seeds
 from flows.tallying import tallied
+from tasks.tally import charted
 
 SHARED = Path(os.environ.get("ALPACAFARM_SHARED") or Path(__file__).parents[2] / "shared")
 
@@ -140,6 +141,12 @@ def test_a_model_in_two_files_is_refused(tmp_path):
         ).write_parquet(tmp_path / f"{name}.parquet")  # fmt: skip
     with pytest.raises(BadInput, match=r"model 'same' stands in .*a.parquet and .*b.parquet"):
         tallied([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+
+
+def test_a_chart_has_a_bar_for_every_model_that_was_judged():
+    rows = [{"model": "sft", "win_rate": 45.36}, {"model": "none", "win_rate": None}]
+    drawn = charted(rows)
+    assert '  x-axis ["sft"]' in drawn and "  bar [45.4]" in drawn
 
 
 def test_published_leaderboards_are_reproduced():
