@@ -171,12 +171,14 @@ def main(words: list[str] | None = None) -> None:
     debug = "--debug" in words
     _listen()
     try:
-        app([word for word in words if word != "--debug"] or ["--help"], standalone_mode=False)
-    except typer.Exit as left:
-        sys.exit(left.exit_code)
+        left = app([w for w in words if w != "--debug"] or ["--help"], standalone_mode=False)
+        if left == INTERRUPTED:  # what the parser of the words makes of an interrupt
+            raise KeyboardInterrupt
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
+        if isinstance(error, typer.Exit):
+            sys.exit(error.exit_code)
         if debug:
             traceback.print_exc()
         line, code = _complaint(error)

@@ -1,7 +1,7 @@
 """Methods, Setup -> Leaderboard."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any
 
@@ -72,6 +72,9 @@ def side_by_side(
     try:
         begun = [begin(answers, entry) for entry in reversed(entries)]
         for each in reversed(begun):
+            # An interrupt may reach another thread, and this one sees it only when it wakes.
+            while not each.done():
+                wait([each], timeout=1.0)
             yield each.result()
     finally:
         # Nobody waits for the others when one fails or the user interrupts.
