@@ -5,37 +5,38 @@ undone afterwards, a coin in place of some judgements. They are seeded by the ro
 row keeps its draws whatever stands beside it. The only ways out are `ask` and the ledger.
 """
 
-import random
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from alpacafarm_core.artifacts import Preferences
+from alpacafarm_core.buying import Batch, Bought, Row, batches_of, commonest, spend
 from alpacafarm_core.desk import Desk
+from alpacafarm_core.draws import coin, draws
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.ledger import Call, Ledger, Purchase, Record, answered
-from alpacafarm_core.llm import Answer, Ask, Request, arrivals
+from alpacafarm_core.ledger import Ledger, Record
+from alpacafarm_core.llm import Ask
 from alpacafarm_core.panel import Panel
+from alpacafarm_core.purse import Purse
 from alpacafarm_core.templates import Example
 
-CHUNK = 256
 _PROMPT = ["instruction", "input"]
 _SEEN = [*_PROMPT, "output_1", "output_2"]
 
 
 class Spending(NamedTuple):
-    """What one judging bought: calls and US dollars; rows judged from the ledger; rows failed.
+    """What one judging bought: calls, US dollars and rows; rows from the ledger; rows failed.
 
     `complaint` is the commonest error of the calls that failed, "" when none did.
     """
 
     calls: int
     price: float
+    rows_bought: int
     rows_from_ledger: int
     rows_failed: int
-    complaint: str = ""
+    complaint: str
 
 
 class Judged(NamedTuple):
@@ -84,65 +85,59 @@ def annotate(pairs: pl.DataFrame, panel: Panel, ask: Ask, ledger: Ledger) -> pl.
     return judge(pairs, panel, ask, ledger).preferences
 
 
-def judge(pairs: pl.DataFrame, panel: Panel, ask: Ask, ledger: Ledger) -> Judged:
+def outstanding(pairs: pl.DataFrame, panel: Panel, ledger: Ledger) -> list[Batch]:
+    """The calls that judging these pairs would buy: nobody is asked for rows of the ledger.
+
+    Those about a row alone come last: its batch came back with a wrong number of verdicts.
+    """
+    asked = _asked(_kept(pairs, panel)[1])
+    held = ledger.known(asked)
+    alone = [Batch(row.desk, (row,)) for row in asked.values() if _miscounted(row, held)]
+    return [*batches_of([row for key, row in asked.items() if key not in held]), *alone]
+
+
+def judge(
+    pairs: pl.DataFrame, panel: Panel, ask: Ask, ledger: Ledger, purse: Purse | None = None
+) -> Judged:
     """Label pairs and say what it cost.
 
     Answers are in the ledger before they are read, and a row whose answer is there is not asked
-    for again. A batch that came back with a wrong number of verdicts is asked again row by row.
+    for again, nor one that another process buys meanwhile. A batch that came back with a wrong
+    number of verdicts is asked again row by row.
     Rows whose call failed have status failed and no preference; a later run asks for them again.
+    Raises BudgetReached before a call that `purse` might not be able to pay.
     """
-    desks = _desks(panel)
-    rows = [_drawn(row, panel, desks) for row in pairs.select(_SEEN).iter_rows()]
-    asked = {row.key: row for row in rows if row.key}
+    pairs, rows = _kept(pairs, panel)
+    asked = _asked(rows)
     held = ledger.known(asked)
-    missing = [row for key, row in asked.items() if key not in held]
-    bought = _buy(_batches(missing), ask, ledger)
-    held |= ledger.known(row.key for row in missing)
-    again = [row for row in asked.values() if row.key in bought.rejected or _miscounted(row, held)]
-    alone = _buy([_Batch(row.desk, (row,)) for row in again], ask, ledger)
-    held |= ledger.known(row.key for row in again)
-    labels = [_label(row, held, panel.flip > 0.5) for row in rows]
+    wanted = [key for key, row in asked.items() if key not in held or _miscounted(row, held)]
+    with ledger.claimed(wanted):
+        held |= ledger.known(wanted)
+        missing = [row for key, row in asked.items() if key not in held]
+        bought = _buy(asked, held, ask, ledger, purse or Purse())
+    labels = _paid_once(rows, [_label(row, held, panel) for row in rows])
     spending = Spending(
-        bought.calls + alone.calls,
-        bought.price + alone.price,
+        bought.calls,
+        bought.price,
+        sum(row.key in held for row in missing),
         len(asked) - len(missing),
         sum(label.status == "failed" for label in labels),
-        _commonest(bought.errors + alone.errors),
+        commonest(bought.errors),
     )
     return Judged(_preferences(pairs, labels), spending)
 
 
-class _Row(NamedTuple):
-    """One pair after its draws; `key` is empty when nobody is to be asked."""
-
-    desk: Desk
-    example: Example
-    key: str
-    is_switched: bool
-    coin: float | None
-
-
-class _Batch(NamedTuple):
-    """Rows to be shown together."""
-
-    desk: Desk
-    rows: tuple[_Row, ...]
-
-    def request(self) -> Request:
-        return self.desk.request([row.example for row in self.rows])
-
-    def purchase(self, request: Request, answer: Answer) -> Purchase:
-        call = answered(request, answer, len(self.rows), self.desk.price(answer))
-        return Purchase(call, tuple(row.key for row in self.rows))
-
-
-class _Bought(NamedTuple):
-    """Calls and US dollars; keys of rows in batches that were rejected as a whole; errors."""
-
-    calls: int
-    price: float
-    rejected: set[str]
-    errors: list[str]
+def _buy(
+    asked: Mapping[str, Row], held: dict[str, Record], ask: Ask, ledger: Ledger, purse: Purse
+) -> Bought:
+    """Buy what is not held, in batches and then what must be asked alone, and hold it."""
+    missing = [row for key, row in asked.items() if key not in held]
+    bought = spend(batches_of(missing), ask, ledger, purse)
+    held |= ledger.known(row.key for row in missing)
+    again = [row for row in asked.values() if row.key in bought.rejected or _miscounted(row, held)]
+    alone = spend([Batch(row.desk, (row,)) for row in again], ask, ledger, purse)
+    held |= ledger.known(row.key for row in again)
+    return bought.and_then(alone)
 
 
 class _Label(NamedTuple):
@@ -168,91 +163,64 @@ def _desks(panel: Panel) -> list[tuple[Desk, Desk]]:
     ]
 
 
-def _drawn(row: tuple[str, ...], panel: Panel, desks: list[tuple[Desk, Desk]]) -> _Row:
+def _rows(pairs: pl.DataFrame, panel: Panel) -> list[Row]:
+    desks = _desks(panel)
+    return [_drawn(row, panel, desks) for row in pairs.select(_SEEN).iter_rows()]
+
+
+def kept(pairs: pl.DataFrame, panel: Panel) -> pl.Series:
+    """Whether each pair is drawn for an annotator whose rows the panel keeps."""
+    names = [each.name for each in panel.annotators]
+    drawn = (draws(Example(*row), panel).judge for row in pairs.select(_SEEN).iter_rows())
+    flags = [not panel.only or names[judge] in panel.only for judge in drawn]
+    return pl.Series(flags, dtype=pl.Boolean)
+
+
+def _kept(pairs: pl.DataFrame, panel: Panel) -> tuple[pl.DataFrame, list[Row]]:
+    """The pairs with their draws, without those drawn for annotators that are left out."""
+    if panel.only:
+        pairs = pairs.filter(kept(pairs, panel))
+    return pairs, _rows(pairs, panel)
+
+
+def _asked(rows: Sequence[Row]) -> dict[str, Row]:
+    """The rows that a judge is to see, each once, by key."""
+    return {row.key: row for row in rows if row.key}
+
+
+def _drawn(row: tuple[str, ...], panel: Panel, desks: list[tuple[Desk, Desk]]) -> Row:
     """Draw annotator, coin and order of one pair; texts as in `Example`."""
-    instruction, input, output_1, output_2 = row
-    prompt, pair = f"{instruction}{input}{panel.seed}", f"{''.join(row)}{panel.seed}"
-    desk = random.Random(f"annotator{prompt}").choice(desks)[input != ""]
-    if output_1 == output_2:
-        return _Row(desk, Example(*row), "", False, None)
-    coin = _coin(pair, panel.flip)
-    if coin is not None:
-        return _Row(desk, Example(*row), "", False, coin)
-    switched = panel.order == "random" and _draw(f"is_switched_outputs{pair}") < 0.5
-    if switched:
-        output_1, output_2 = output_2, output_1
-    shown = Example(instruction, input, output_1, output_2)
-    return _Row(desk, shown, desk.row_key(shown), switched, None)
+    drawn = draws(Example(*row), panel)
+    desk = desks[drawn.judge][row[1] != ""]
+    given = desk.shown(Example(*row))
+    if given.output_1 == given.output_2:
+        return Row(desk, given, "", False, None)
+    if drawn.coin is not None:
+        return Row(desk, given, "", False, drawn.coin)
+    shown = given
+    if drawn.is_switched:
+        shown = given._replace(output_1=given.output_2, output_2=given.output_1)
+    return Row(desk, shown, desk.row_key(shown), drawn.is_switched, None)
 
 
-def _draw(text: str) -> float:
-    """A uniform number in [0, 1) that depends on the text alone."""
-    return random.Random(text).random()
-
-
-def _coin(pair: str, flip: float) -> float | None:
-    """1 or 2 by a coin with probability 2 * flip, else None; beyond one half 2 * (1 - flip)."""
-    side = min(flip, 1 - flip)
-    if side == 0:
-        return None
-    drawn = _draw(f"noisy_preference{pair}")
-    return 1.0 if drawn < side else 2.0 if drawn < 2 * side else None
-
-
-def _batches(rows: Sequence[_Row]) -> list[_Batch]:
-    """Rows of one desk in their order, a batch at a time; the same for the same missing rows."""
-    by_desk: dict[int, list[_Row]] = defaultdict(list)
-    for row in rows:
-        by_desk[id(row.desk)].append(row)
-    return [
-        _Batch(some[0].desk, tuple(some[start : start + some[0].desk.annotator.batch]))
-        for some in by_desk.values()
-        for start in range(0, len(some), some[0].desk.annotator.batch)
-    ]
-
-
-def _buy(batches: Sequence[_Batch], ask: Ask, ledger: Ledger) -> _Bought:
-    """Ask, and put what was answered in the ledger, a chunk or, from a stream, a call at a time."""
-    calls, price, rejected, errors = 0, 0.0, set(), list[str]()
-    for start in range(0, len(batches), CHUNK):
-        chunk = batches[start : start + CHUNK]
-        requests = [batch.request() for batch in chunk]
-        for group in arrivals(ask, requests):
-            purchases = [
-                chunk[index].purchase(requests[index], answer)
-                for index, answer in group
-                if answer.status == "ok"
-            ]
-            ledger.append(purchases)
-            calls += len(purchases)
-            price += sum(purchase.call.price for purchase in purchases)
-            rejected |= _rejected(chunk, group)
-            errors += [answer.error for _, answer in group if answer.error]
-    return _Bought(calls, price, rejected, errors)
-
-
-def _commonest(errors: Sequence[str]) -> str:
-    return max(sorted(set(errors)), key=errors.count, default="")
-
-
-def _rejected(chunk: Sequence[_Batch], group: Sequence[tuple[int, Answer]]) -> set[str]:
-    """Keys of the rows of several that were rejected together: one of them may be at fault."""
-    return {
-        row.key
-        for index, answer in group
-        if answer.finish_reason == "rejected" and len(chunk[index].rows) > 1
-        for row in chunk[index].rows
-    }
-
-
-def _miscounted(row: _Row, held: Mapping[str, Record]) -> bool:
+def _miscounted(row: Row, held: Mapping[str, Record]) -> bool:
     """Whether the row's call answered about another number of rows than it was asked about."""
     record = held.get(row.key)
     return record is not None and row.desk.read(record.call) is None
 
 
-def _label(row: _Row, held: Mapping[str, Record], turned: bool) -> _Label:
-    """The label of a row, counted in the order of the pair; `turned` says the opposite."""
+def _label(row: Row, held: Mapping[str, Record], panel: Panel) -> _Label:
+    """The label of a row; a tie stays one, or a coin decides it where the panel says so."""
+    label = _said(row, held, turned=panel.flip > 0.5)
+    if label.status != "tie" or panel.ties == "keep":
+        return label
+    side = coin(row.example, panel.seed)
+    preference = 3 - side if row.is_switched else side
+    return label._replace(preference=preference, status="ok", is_noisy=True)
+
+
+def _said(row: Row, held: Mapping[str, Record], turned: bool) -> _Label:
+    """What was said of a row, counted in the order of the pair; `turned` says the opposite."""
     desk = row.desk
     if not row.key:
         status = "tie" if row.coin is None else "ok"
@@ -261,8 +229,7 @@ def _label(row: _Row, held: Mapping[str, Record], turned: bool) -> _Label:
     verdicts = desk.read(record.call) if record else None
     if record is None or verdicts is None:
         return _unasked(desk, None, "failed", is_noisy=False)
-    call, position = record
-    verdict = verdicts[position]
+    call, verdict = record.call, verdicts[record.position]
     preference = verdict.preference
     if preference is not None and row.is_switched != turned:
         preference = 3 - preference
@@ -274,8 +241,20 @@ def _label(row: _Row, held: Mapping[str, Record], turned: bool) -> _Label:
         False,
         call.text,
         desk.prompt_digest,
-        *_share(call, position),
+        *_share(record),
     )
+
+
+def _paid_once(rows: Sequence[Row], labels: Sequence[_Label]) -> list[_Label]:
+    """The labels with what an answer cost at the first of the rows that it is about."""
+    first: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        first.setdefault(row.key, place)
+    free: dict[str, Any] = {"tokens": 0, "price": 0.0, "seconds": 0.0}
+    return [
+        label if first[row.key] == place else label._replace(**free)
+        for place, (row, label) in enumerate(zip(rows, labels, strict=True))
+    ]
 
 
 def _unasked(desk: Desk, preference: float | None, status: str, is_noisy: bool) -> _Label:
@@ -283,10 +262,14 @@ def _unasked(desk: Desk, preference: float | None, status: str, is_noisy: bool) 
     return _Label(name, preference, status, False, is_noisy, None, prompt, 0, 0.0, 0.0)
 
 
-def _share(call: Call, position: int) -> tuple[int, float, float]:
-    """Tokens, US dollars and seconds of a call that fall to one row; shares add up to the whole."""
-    whole, left = divmod(call.prompt_tokens + call.completion_tokens, call.size)
-    return whole + (position < left), call.price / call.size, call.seconds / call.size
+def _share(record: Record) -> tuple[int, float, float]:
+    """Tokens, US dollars and seconds of calls that fall to one row; shares add up to the whole."""
+    tokens, price, seconds = 0, 0.0, 0.0
+    for call, position, _ in (*record.before, record):
+        whole, left = divmod(call.prompt_tokens + call.completion_tokens, call.size)
+        tokens += whole + (position < left)
+        price, seconds = price + call.price / call.size, seconds + call.seconds / call.size
+    return tokens, price, seconds
 
 
 def _preferences(pairs: pl.DataFrame, labels: Sequence[_Label]) -> pl.DataFrame:
@@ -298,19 +281,26 @@ def _preferences(pairs: pl.DataFrame, labels: Sequence[_Label]) -> pl.DataFrame:
 
 
 def _refuse_unmatched(left: pl.DataFrame, right: pl.DataFrame, key: Sequence[str]) -> None:
-    """Every prompt once on either side, and the same prompts on both."""
+    """Every prompt once on either side, the same on both; the error names the first that is not."""
     for side in (left, right):
-        if twice := side.height - side.unique(key).height:
+        twice = side.filter(~pl.struct(key).is_first_distinct())
+        if twice.height:
             raise BadInput(
-                f"{twice} of {side.height} rows repeat a prompt (instruction, input); "
-                "give one answer for each prompt, or the same table twice to pair its samples"
+                f"{twice.height} of {side.height} rows repeat a prompt (instruction, input), first "
+                f"{_named(twice)}; give one answer for each prompt, or the same table twice to "
+                "pair its samples"
             )
-    alone = [
-        side.join(other, on=key, how="anti").height
-        for side, other in ((left, right), (right, left))
-    ]
-    if any(alone):
+    alone = [side.join(other, on=key, how="anti") for side, other in ((left, right), (right, left))]
+    if any(side.height for side in alone):
+        first = next(_named(side) for side in alone if side.height)
         raise BadInput(
-            f"{alone[0]} of {left.height} rows for output_1 and {alone[1]} of {right.height} for "
-            "output_2 stand alone; each prompt (instruction, input) needs both"
+            f"{alone[0].height} of {left.height} rows for output_1 and {alone[1].height} of "
+            f"{right.height} for output_2 stand alone, first {first}; each prompt (instruction, "
+            "input) needs both"
         )
+
+
+def _named(rows: pl.DataFrame) -> str:
+    """The first row's prompt, short enough for a line."""
+    instruction = str(rows["instruction"][0])
+    return repr(instruction if len(instruction) <= 60 else instruction[:57] + "...")

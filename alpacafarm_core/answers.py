@@ -7,11 +7,14 @@ any single example, so it is read as no verdicts at all.
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from itertools import product
+from typing import Any, Literal, NamedTuple, Protocol
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.values import Value
 
 _REFUSAL = re.compile(
@@ -21,6 +24,22 @@ _REFUSAL = re.compile(
 )
 _OPENING = re.compile(r"[\[{]")
 _MARKS: dict[object, float] = {True: 1.0, False: 2.0, "a": 1.0, "b": 2.0, "tie": 1.5}
+_WORDS: dict[float, object] = {1.0: True, 2.0: False, 1.5: "tie"}
+_VALUES = {"first": 1.0, "second": 2.0, "tie": 1.5}
+# What a pattern allows to be left out: flags, anchors, an optional character.
+_PIECE = re.compile(
+    r"(?P<left_out>\(\?i\)|\(\?:\^\|\\n\)|\^|\$|\\[bAZ]|(?:\\.|[^\\])[?*])"
+    r"|\\(?P<escaped>.)|\[(?P<one_of>[^^\]\\])[^\]\\]*\]|(?P<plain>.)",
+    re.DOTALL,
+)
+_ESCAPED = {"n": "\n", "t": "\t", "s": " "}
+
+
+class Said(NamedTuple):
+    """What a judge answered: text, and for each token the log-probabilities of the likeliest."""
+
+    text: str
+    logprobs: tuple[dict[str, float], ...] = ()
 
 
 class Verdict(NamedTuple):
@@ -30,28 +49,64 @@ class Verdict(NamedTuple):
     status: str
 
 
+class Reads(Protocol):
+    """A form of answer, as reading needs it."""
+
+    def marks(self, said: Said) -> list[float | None]:
+        """Every verdict found, in order; None where one cannot be read."""
+
+
 class Choice(Value):
-    """Bare choices: the earliest match of a pattern gives the next verdict, left to right."""
+    """Bare choices: the earliest match of a pattern gives the next verdict, left to right.
+
+    `examples` are texts that say first, second and, third, tie. They are derived from the patterns
+    when left out, and a form that cannot be written and read back is refused.
+    """
 
     form: Literal["choice"] = "choice"
     first: str = Field(default=r"^ ?Output \(a\)", description="Pattern of the first shown")
     second: str = Field(default=r"^ ?Output \(b\)", description="Pattern of the second shown")
-    tie: str = Field(default=r"^ ?Tie\b", description="Pattern of a tie")
+    tie: str = Field(default=r"^ ?Tie\b", description="Pattern of a tie; empty when there is none")
+    examples: tuple[str, ...] = Field(
+        default=(), max_length=3, description="Texts of first, second, tie, if patterns do not tell"
+    )
 
     @field_validator("first", "second", "tie")
     @classmethod
     def compiles(cls, pattern: str) -> str:
         """Refuse what is no regular expression."""
         try:
-            re.compile(pattern)
+            re.compile(f"({pattern})")  # one of several, so flags for all stand wrong
         except re.error as error:
             raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
         return pattern
 
-    def marks(self, text: str) -> list[float | None]:
+    @model_validator(mode="after")
+    def can_be_said(self) -> "Choice":
+        """Refuse patterns for which no text is known that they read as meant."""
+        for marks in product(self._texts, repeat=2):
+            if self.marks(self.written(marks)) != list(marks):
+                raise ValueError(
+                    f"no answer is known that {self.first!r}, {self.second!r} and {self.tie!r} "
+                    "read as meant; give `examples`, what a judge says for first, second and tie"
+                )
+        return self
+
+    def marks(self, said: Said) -> list[float | None]:
         """Every verdict found, in order."""
-        found = _scanner(self.first, self.second, self.tie).finditer(text)
+        found = _scanner(self.first, self.second, self.tie).finditer(said.text)
         return [_VALUES[str(match.lastgroup)] for match in found]
+
+    def written(self, marks: Sequence[float]) -> Said:
+        """What a judge that means these marks (1, 2, 1.5) would say, a line each."""
+        return Said("\n".join(said_as(self._texts, mark) for mark in marks))
+
+    @property
+    def _texts(self) -> dict[float, str]:
+        """The text of each mark that this form can say."""
+        patterns = [self.first, self.second, *([self.tie] if self.tie else [])]
+        texts = self.examples or [plainest(pattern) for pattern in patterns]
+        return dict(zip((1.0, 2.0, 1.5), texts, strict=False))
 
 
 class Json(Value):
@@ -60,29 +115,37 @@ class Json(Value):
     form: Literal["json"] = "json"
     key: str = Field(default="a_is_better", description="Key of the verdict")
 
-    def marks(self, text: str) -> list[float | None]:
+    def marks(self, said: Said) -> list[float | None]:
         """Every verdict found, in order; None where an object has no readable one."""
-        held = _json(text)
+        held = _json(said.text)
         objects = held if isinstance(held, list) else [held]
         return [_mark(each.get(self.key)) for each in objects if isinstance(each, dict)]
 
+    def written(self, marks: Sequence[float]) -> Said:
+        """The object a judge that means one mark in [1, 2] would write, else the list of them."""
+        held = [{self.key: _WORDS.get(mark, mark)} for mark in marks]
+        return Said(json.dumps(held[0] if len(held) == 1 else held))
 
-Reader = Annotated[Choice | Json, Field(discriminator="form")]
 
-_VALUES = {"first": 1.0, "second": 2.0, "tie": 1.5}
+def read(said: Said, reader: Reads, size: int) -> list[Verdict] | None:
+    """Verdicts on `size` examples, or None when the answer holds another number of them.
 
-
-def read(text: str, reader: Choice | Json, size: int) -> list[Verdict] | None:
-    """Verdicts on `size` examples, or None when the text holds another number of them.
-
-    A text about one example always gives one verdict: refused or unparsable when there is none.
+    An answer about one example always gives one verdict: refused or unparsable when there is none.
     """
-    marks = reader.marks(text)
-    if len(marks) == size:
+    marks = reader.marks(said)
+    if len(marks) == size and marks != [None]:
         return [_verdict(mark) for mark in marks]
     if size > 1:
         return None
-    return [Verdict(None, "refused" if _REFUSAL.match(text) else "unparsable")]
+    return [Verdict(None, "refused" if _REFUSAL.match(said.text) else "unparsable")]
+
+
+def said_as(texts: dict[float, str], mark: float) -> str:
+    """The text that says a mark; BadInput when the form has none for it."""
+    if mark not in texts:
+        sayable = ", ".join(f"{each:g}" for each in texts)
+        raise BadInput(f"this form of answer cannot say {mark:g}; it says {sayable}")
+    return texts[mark]
 
 
 def _verdict(mark: float | None) -> Verdict:
@@ -94,8 +157,18 @@ def _verdict(mark: float | None) -> Verdict:
 @cache
 def _scanner(first: str, second: str, tie: str) -> re.Pattern[str]:
     # Python's alternation takes the earliest start and, there, the pattern listed first.
-    named = f"(?P<first>{first})|(?P<second>{second})|(?P<tie>{tie})"
-    return re.compile(named, re.MULTILINE)
+    named = {"first": first, "second": second, "tie": tie}
+    parts = [f"(?P<{name}>{pattern})" for name, pattern in named.items() if pattern]
+    return re.compile("|".join(parts), re.MULTILINE)
+
+
+def plainest(pattern: str) -> str:
+    """A short text that a plain pattern matches: what may be left out is, the rest is unescaped."""
+    pieces = [piece for piece in _PIECE.finditer(pattern) if not piece["left_out"]]
+    return "".join(
+        piece["plain"] or piece["one_of"] or _ESCAPED.get(piece["escaped"], piece["escaped"])
+        for piece in pieces
+    )
 
 
 def _json(text: str) -> Any:

@@ -138,3 +138,39 @@ class Leaderboard(Table):
         "utility_paired_error": REAL,
         "price": REAL,
     }
+
+
+class Curves(Table):
+    """A study of over-optimisation, one row a point: what was optimised, and what came of it.
+
+    `x` is n, steps or beta; `kl` in nats a response; `proxy` is the reward model's mean, win rates
+    are percent by the judges and by people, `utility` the known truth; errors are standard errors.
+    """
+
+    kind = "curves"
+    columns: ClassVar[Columns] = {
+        "series": TEXT,
+        "x": REAL,
+        "kl": REAL,
+        "proxy": REAL,
+        "proxy_error": REAL,
+        "win_rate": REAL,
+        "win_error": REAL,
+        "human": REAL,
+        "human_error": REAL,
+        "utility": REAL,
+        "utility_error": REAL,
+    }
+
+
+class Ranks(Table):
+    """Win rates of methods in simulation and among people, in percent, with standard errors."""
+
+    kind = "ranks"
+    columns: ClassVar[Columns] = {
+        "model": TEXT,
+        "simulated": REAL,
+        "simulated_error": REAL,
+        "human": REAL,
+        "human_error": REAL,
+    }

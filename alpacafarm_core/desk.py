@@ -1,16 +1,20 @@
 """A desk: an annotator with one of its templates, made ready to ask, to pay and to read."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from alpacafarm_core.answers import Verdict, read
+from alpacafarm_core.answers import Said, Verdict, read
 from alpacafarm_core.ledger import Call, digest
 from alpacafarm_core.llm import Answer, Request
 from alpacafarm_core.panel import Annotator
+from alpacafarm_core.prices import Rates, most_tokens, rates
+from alpacafarm_core.prompts import merged
 from alpacafarm_core.templates import Example, Template, compiled, shortened
 
 _REFUSED = Verdict(None, "refused")
+PADDING = Example("1+1=", "", "2", "3")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,20 @@ class Desk:
     def _key(self) -> str:
         judge = self.annotator
         sampling = (judge.temperature, judge.max_tokens, self.seed)
-        return digest(judge.model, judge.endpoint, judge.api, *sampling, self.text)
+        further = (judge.top_p, judge.top_logprobs, self._extra, judge.pads)
+        told = further if further != (1.0, 0, "", False) else ()
+        return digest(judge.model, judge.endpoint, judge.api, *sampling, self.text, *told)
+
+    @cached_property
+    def _extra(self) -> str:
+        body = self.annotator.body()
+        return json.dumps(body, sort_keys=True) if body else ""
+
+    def shown(self, example: Example) -> Example:
+        """The example as this template shows it: without a place for input, one text holds both."""
+        if not example.input or "{input}" in self.text:
+            return example
+        return example._replace(instruction=merged(example.instruction, example.input), input="")
 
     def row_key(self, example: Example) -> str:
         """Digest of everything about a row that reaches the judge, batch mates left out."""
@@ -40,7 +57,10 @@ class Desk:
 
     def request(self, examples: Sequence[Example]) -> Request:
         """One call about these examples, at most a batch of them."""
-        judge, size = self.annotator, len(examples)
+        judge = self.annotator
+        if judge.pads:
+            examples = [*examples, *[PADDING] * (judge.batch - len(examples))]
+        size = len(examples)
         if size not in self.templates:
             self.templates[size] = compiled(shortened(self.text, size), judge.api)
         return Request(
@@ -49,18 +69,48 @@ class Desk:
             judge.temperature,
             judge.max_tokens,
             self.seed,
-            endpoint=judge.endpoint,
+            judge.top_p,
+            judge.top_logprobs,
+            judge.endpoint,
+            self._extra,
         )
 
+    @cached_property
+    def rates(self) -> Rates:
+        """What its calls cost; raises BadInput where no price is known."""
+        return rates(self.annotator)
+
     def price(self, answer: Answer) -> float:
-        """US dollars for one answer."""
-        tokens = answer.prompt_tokens + answer.completion_tokens
-        return tokens / 1000 * self.annotator.price_per_1k_tokens + self.annotator.price_per_call
+        """US dollars for one answer, at the discount of how it was asked for."""
+        return answer.discount * self.rates.of(answer.prompt_tokens, answer.completion_tokens)
+
+    def most(self, request: Request) -> float:
+        """US dollars that a call can cost: a token for each byte, and the longest answer.
+
+        `extra` counts as well: tools and formats are part of the prompt, limits are its own.
+        """
+        prompt = most_tokens(request.messages) + len(request.extra.encode())
+        return self.rates.of(prompt, self.longest)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest answers that a call can ask for."""
+        extra = self.annotator.extra
+        limits = [extra.get(name) for name in ("max_tokens", "max_completion_tokens")]
+        given = [each for each in limits if isinstance(each, int)]
+        choices = extra.get("n")
+        times = choices if isinstance(choices, int) else 1
+        return max(1, times) * max(self.annotator.max_tokens, *given, 0)
 
     def read(self, call: Call) -> list[Verdict] | None:
         """Verdicts on the examples of a call, each text read once."""
         if call.key not in self.readings:
-            verdicts = read(call.text, self.annotator.answer, call.size)
+            said = Said(call.text, tuple(json.loads(call.logprobs)))
+            size = self.annotator.batch if self.annotator.pads else call.size
+            verdicts = read(said, self.annotator.answer, size)
+            if verdicts is None and call.size == 1:
+                # Padding leaves no smaller question: what is refused stays so, and is not failed.
+                verdicts = read(said, self.annotator.answer, 1)
             filtered = call.finish_reason == "content_filter" and not call.text
             self.readings[call.key] = [_REFUSED] * call.size if filtered else verdicts
         return self.readings[call.key]

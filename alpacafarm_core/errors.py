@@ -21,6 +21,10 @@ class Missing(BadInput):
     """Something asked for by name or key does not exist."""
 
 
+class NotOpenAI(BadInput):
+    """A judge that is asked by another protocol than OpenAI's."""
+
+
 class Damaged(BadInput):
     """A finished artifact no longer has the content its manifest recorded."""
 

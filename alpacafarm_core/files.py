@@ -3,10 +3,11 @@
 What passes has exactly the columns of its kind; what does not is refused with one line that names
 the file, the row (from 1), the column and the mend. Unknown columns are left behind. AlpacaFarm's
 and AlpacaEval's own files pass unchanged: 0 is a tie, -1 and null are judgements that failed.
+Preferences may also have a shape that `shapes` knows: TRL's, ordinal labels, ratings.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -28,8 +29,10 @@ from alpacafarm_core.artifacts import (
 )
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.formats import load
+from alpacafarm_core.pairing import PAIR
+from alpacafarm_core.shapes import as_pairs
 
-__all__ = ["ALSO_CALLED", "KINDS", "kind_named", "load", "read"]
+__all__ = ["ALSO_CALLED", "KINDS", "kind_named", "load", "read", "read_pairs"]
 
 KINDS: dict[str, type[Table]] = {
     "instructions": Instructions,
@@ -55,6 +58,7 @@ OTHER_NAMES = {
     "raw_completion": ("preference_raw_completion",),
     "seconds": ("time_per_example", "preference_time_per_example"),
 }
+FLAGS = {"true": True, "false": False, "": None}  # as CSV has them
 PROMPT = ["instruction", "input"]
 UNABSENT = {"instruction", "output", "output_1", "output_2"}
 DEFAULTS = {TEXT: "", IDS: [], FLAG: False}
@@ -64,18 +68,23 @@ ONE_ANSWER = [*PROMPT, "generator", "sample_index"]
 
 
 def read(
-    path: Path | str, kind: str, duplicates: Literal["refuse", "first"] = "refuse"
+    path: Path | str,
+    kind: str,
+    duplicates: Literal["refuse", "first"] = "refuse",
+    beside: Sequence[str] = (),
 ) -> pl.DataFrame:
     """Rows of a file, in its order, with the columns of `kind`; raises BadInput.
 
     A prompt that comes twice among instructions is refused, or its first row is kept; an answer
-    that comes twice among candidates is refused.
+    that comes twice among candidates is refused. Columns `beside` are kept too: answers, a text in
+    every row.
     """
     path, kind = Path(path), kind_named(kind)
-    raw = _named(load(path), kind)
-    _check_columns(raw, kind, path)
+    raw = _named(load(path), kind, path)
+    _check_columns(raw, (*REQUIRED[kind], *beside), kind, path)
     columns = KINDS[kind].columns
-    rows = pl.DataFrame([_column(raw, name, columns[name], path) for name in columns])
+    answers = [_text(raw[name], path, may_lack=False) for name in beside]
+    rows = pl.DataFrame([_column(raw, name, columns[name], path) for name in columns] + answers)
     _refuse_blank(rows, REQUIRED[kind][0], path)
     finish: dict[str, Callable[[], pl.DataFrame]] = {
         "instructions": lambda: _unique(rows, duplicates, path),
@@ -83,6 +92,18 @@ def read(
         "preferences": lambda: _judged(rows, path),
     }
     return finish[kind]() if kind in finish else rows
+
+
+def read_pairs(path: Path | str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Pairs to judge as the file has them, and with the columns that judging needs.
+
+    Raises BadInput; instruction and both outputs must be there, input may be.
+    """
+    raw = load(path := Path(path))
+    _check_columns(raw, ("instruction", "output_1", "output_2"), "pairs", path)
+    pairs = pl.DataFrame([_column(raw, name, kind, path) for name, kind in PAIR.items()])
+    _refuse_blank(pairs, "instruction", path)
+    return raw, pairs
 
 
 def kind_named(name: str) -> str:
@@ -93,12 +114,10 @@ def kind_named(name: str) -> str:
     return kind
 
 
-def _named(raw: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """The file's columns under our names; a pair chosen/rejected becomes output_1 and output_2."""
-    pair = {"chosen", "rejected"} <= set(raw.columns) and "output_1" not in raw.columns
-    if kind == "preferences" and pair:
-        raw = raw.rename({"chosen": "output_1", "rejected": "output_2"})
-        raw = raw.with_columns(preference=pl.lit(1.0))
+def _named(raw: pl.DataFrame, kind: str, path: Path) -> pl.DataFrame:
+    """The file's columns under our names; preferences of another shape as pairs."""
+    if kind == "preferences":
+        raw = as_pairs(raw, path)
     wanted = [name for name in KINDS[kind].columns if name not in raw.columns]
     for name in wanted:
         found = [other for other in OTHER_NAMES.get(name, ()) if other in raw.columns]
@@ -107,10 +126,10 @@ def _named(raw: pl.DataFrame, kind: str) -> pl.DataFrame:
     return raw
 
 
-def _check_columns(raw: pl.DataFrame, kind: str, path: Path) -> None:
+def _check_columns(raw: pl.DataFrame, needed: Sequence[str], kind: str, path: Path) -> None:
     if not raw.height:
         raise BadInput(f"{path}: no rows; {kind} need at least one")
-    for name in REQUIRED[kind]:
+    for name in needed:
         if name not in raw.columns:
             near = get_close_matches(name, raw.columns, n=1)
             mend = f"rename {near[0]!r}" if near else "add it"
@@ -127,7 +146,7 @@ def _column(raw: pl.DataFrame, name: str, kind: pl.DataType, path: Path) -> pl.S
         return pl.Series(name, [default] * raw.height, dtype=kind)
     series = raw[name]
     if kind == TEXT:
-        return _text(series, path)
+        return _text(series, path, may_lack=name not in UNABSENT)
     if kind == REAL:
         return _number(series, path)
     return _whole(series, path) if kind == WHOLE else _as(kind, series, path)
@@ -135,6 +154,10 @@ def _column(raw: pl.DataFrame, name: str, kind: pl.DataType, path: Path) -> pl.S
 
 def _as(kind: pl.DataType, series: pl.Series, path: Path) -> pl.Series:
     """Flags and token ids; what would not come back the same is refused."""
+    if kind == FLAG and series.dtype == TEXT:
+        low = series.str.to_lowercase()
+        known = low.is_in([*FLAGS]).all()
+        series = low.replace_strict(FLAGS, default=None, return_dtype=kind) if known else series
     cast = _cast(kind, series)
     if cast is None:
         raise BadInput(f"{path}: column {series.name!r} is {series.dtype}, not {kind}; cast it")
@@ -158,13 +181,13 @@ def _cast(kind: pl.DataType, series: pl.Series) -> pl.Series | None:
     return cast if cast.dtype == kind and series.dtype != pl.List(pl.Boolean) else None
 
 
-def _text(series: pl.Series, path: Path) -> pl.Series:
+def _text(series: pl.Series, path: Path, may_lack: bool) -> pl.Series:
     """Text as it stands; null is "" where a text may be absent, and refused in an answer."""
     if series.name == "raw_completion" and series.dtype != TEXT:
         return _as_json(series)
     if series.dtype != TEXT:
         _refuse_other_than_text(series, path)
-    if series.name in UNABSENT and series.null_count():
+    if not may_lack and series.null_count():
         raise BadInput(
             f"{path}: row {_first(series.is_null())} has no {series.name!r}; "
             'write "" for an empty answer, or remove the row'
@@ -278,7 +301,8 @@ def _judged(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
         row = _first(~valid)
         raise BadInput(
             f"{path}: row {row}, column 'preference': {given[row - 1]} is outside 1 (output_1) to "
-            "2 (output_2); correct it, or write null when there is none"
+            "2 (output_2); correct it, write null when there is none, or call labels from 1 to 4 "
+            "'raw_preference'"
         )
     told = pl.col("preference").replace({OLD_TIE: TIE, FAILED: None})
     meant = (

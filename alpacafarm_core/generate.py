@@ -19,6 +19,7 @@ from alpacafarm_core.artifacts import Candidates
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import Ledger, digest
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.recipe import file_digest
 from alpacafarm_core.sampler import Sample, Sampler
 from alpacafarm_core.search import best
 from alpacafarm_core.settings import Sampling
@@ -124,8 +125,7 @@ def weights_digest(folder: Path) -> str:
     """SHA-256 of what decides a model's output: its config and its weights."""
     whole = hashlib.sha256()
     for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        with file.open("rb") as handle:
-            whole.update(hashlib.file_digest(handle, "sha256").digest())
+        whole.update(bytes.fromhex(file_digest(file)))
     return whole.hexdigest()
 
 

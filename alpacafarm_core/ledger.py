@@ -6,8 +6,11 @@ a row judged once is never bought again, though batches, parsers or the panel's 
 Keys are digests of content; nothing secret is ever part of one.
 """
 
+import fcntl
 import hashlib
 import json
+import logging
+import os
 import sqlite3
 import threading
 import time
@@ -37,6 +40,9 @@ WHERE rows.key IN ({marks}) ORDER BY calls.size DESC, calls.key DESC
 _CALLS = "SELECT key FROM calls WHERE key IN ({marks})"
 _SLICE = 900
 _PATIENCE = 60.0
+_TURN = 0.1
+
+log = logging.getLogger("alpacafarm.judging")
 
 
 class Call(NamedTuple):
@@ -62,10 +68,14 @@ class Purchase(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is known of a row: the answer at `position` of `call`."""
+    """What is known of a row: the answer at `position` of `call`, and those it took the place of.
+
+    A batch with a wrong number of verdicts was paid for too.
+    """
 
     call: Call
     position: int
+    before: "tuple[Record, ...]" = ()
 
 
 class Counts(NamedTuple):
@@ -87,7 +97,8 @@ def call_key(request: Request) -> str:
     """Digest of everything that reaches the model, and of which model at which endpoint."""
     turns = [part for message in request.messages for part in (message.role, message.content)]
     sampling = (request.temperature, request.top_p, request.max_tokens, request.top_logprobs)
-    return digest(request.model, request.endpoint, *sampling, request.seed, *turns)
+    extra = [request.extra] if request.extra else []
+    return digest(request.model, request.endpoint, *sampling, request.seed, *turns, *extra)
 
 
 def answered(request: Request, answer: Answer, size: int, price: float) -> Call:
@@ -111,7 +122,7 @@ class Ledger:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock = threading.Lock()
+        self._lock, self._claimed = threading.Lock(), -1
         with self._named_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _opened(self.path)
@@ -124,24 +135,41 @@ class Ledger:
         """What is known of these rows; of several calls about a row the smallest counts."""
         held: dict[str, Record] = {}
         for found in self._select(_KNOWN, keys):
-            held[found[0]] = Record(Call(*found[2:]), found[1])
+            last = held.get(found[0])
+            before = (*last.before, last._replace(before=())) if last else ()
+            held[found[0]] = Record(Call(*found[2:]), found[1], before)
         return held
+
+    @contextmanager
+    def claimed(self, keys: Iterable[str]) -> Iterator[None]:
+        """Hold the right to buy these rows; another process that wants one of them waits.
+
+        A byte of a file stands for each row, locked by the kernel, which lets go when a process
+        dies. All processes take them in the same order, so that none waits for one who waits.
+        """
+        places = sorted({int(key[:12], 16) for key in keys}, reverse=True)
+        claims = self._claims() if places else 0
+        try:
+            _hold(claims, places)
+            yield
+        finally:
+            for place in places:
+                fcntl.lockf(claims, fcntl.LOCK_UN, 1, place)
 
     def calls_known(self, keys: Iterable[str]) -> set[str]:
         """Which of these calls are remembered."""
         return {str(key) for (key,) in self._select(_CALLS, keys)}
 
     def append(self, purchases: Sequence[Purchase]) -> None:
-        """Remember answers in one transaction, on disk before this returns."""
-        calls = [purchase.call for purchase in purchases]
-        rows = [
-            (key, purchase.call.key, position)
-            for purchase in purchases
-            for position, key in enumerate(purchase.rows)
-        ]
-        with self._transaction() as file:
-            file.executemany(f"INSERT OR IGNORE INTO calls VALUES ({'?,' * 9}?)", calls)
-            file.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", rows)
+        """Remember answers in one transaction, on disk before this returns.
+
+        An interrupt waits for that: what is handed over here has been paid.
+        """
+        try:
+            self._append(purchases)
+        except KeyboardInterrupt:
+            self._append(purchases)
+            raise
 
     def samples_known(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The samples of policies remembered under these keys."""
@@ -166,6 +194,28 @@ class Ledger:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+        if self._claimed >= 0:
+            os.close(self._claimed)
+            self._claimed = -1
+
+    def _claims(self) -> int:
+        """The file of claims, opened once: to close it would let go of what other threads hold."""
+        with self._lock, self._named_errors():
+            if self._claimed < 0:
+                place = self.path.with_name(f"{self.path.name}-claims")
+                self._claimed = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            return self._claimed
+
+    def _append(self, purchases: Sequence[Purchase]) -> None:
+        calls = [purchase.call for purchase in purchases]
+        rows = [
+            (key, purchase.call.key, position)
+            for purchase in purchases
+            for position, key in enumerate(purchase.rows)
+        ]
+        with self._transaction() as file:
+            file.executemany(f"INSERT OR IGNORE INTO calls VALUES ({'?,' * 9}?)", calls)
+            file.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", rows)
 
     def _select(self, query: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
         wanted = list(dict.fromkeys(keys))
@@ -194,6 +244,25 @@ class Ledger:
             raise Damaged(
                 f"{self.path}: {error}; move it away, and what it held is asked for again"
             ) from None
+
+
+def _hold(claims: int, places: Sequence[int]) -> None:
+    """Lock one byte after the other, each when it is free."""
+    waits = False
+    for place in places:
+        while not _locked(claims, place):
+            if not waits:
+                log.info("another process buys some of these rows; waiting for its answers")
+            waits = True
+            time.sleep(_TURN)
+
+
+def _locked(claims: int, place: int) -> bool:
+    try:
+        fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def _opened(path: Path) -> sqlite3.Connection:

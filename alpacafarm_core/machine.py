@@ -17,7 +17,7 @@ PREFIX = "ALPACAFARM_"
 
 
 class Machine(Value):
-    """Devices, precision, micro-batch and engine of the machine this process runs on."""
+    """Devices and engines of the machine this process runs on, and how it asks endpoints."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -27,6 +27,9 @@ class Machine(Value):
     workers: int = Field(default=0, ge=0, description="Jobs at a time; 0 is two on a CPU")
     apart: Literal["auto", "yes", "no"] = "auto"
     deadline: float = Field(default=86_400, gt=0, description="Seconds a job apart may take")
+    concurrency: int = Field(default=16, ge=1, description="Requests under way at an endpoint")
+    timeout: float = Field(default=120, gt=0, description="Seconds an answer may take, each try")
+    batch_api: bool = Field(default=False, description="Ask endpoints in batches, at half price")
 
     @classmethod
     def here(cls) -> Self:

@@ -10,9 +10,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from alpacafarm_core.answers import Choice, Reader
+from alpacafarm_core import evaluators
+from alpacafarm_core.answers import Choice
+from alpacafarm_core.bias import bias
 from alpacafarm_core.errors import BadInput, Missing
-from alpacafarm_core.templates import places
+from alpacafarm_core.parsers import Reader
+from alpacafarm_core.templates import lost, places
 from alpacafarm_core.values import Value
 
 PANELS = Path(__file__).parent / "panels"
@@ -29,18 +32,55 @@ class Annotator(Value):
     model: str = Field(description="Model asked")
     endpoint: str = Field(
         default="world://",
-        pattern=r"^(world://|https?://[^@\s]+)$",
+        pattern=r"^(world://|people://|https?://[^@\s]+)$",
         description="world:// or a base URL without secrets",
     )
     api: Literal["chat", "completions"] = Field(default="chat", description="Kind of request")
     prompt: str = Field(description="Template for rows without input")
     prompt_with_input: str = Field(description="Template for rows with input")
     batch: int = Field(default=1, ge=1, description="Examples judged per call")
+    pads: bool = Field(default=False, description="Fill a batch up instead of cutting the prompt")
     answer: Reader = Field(default=Choice(), description="How its answer is read")
     temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus kept")
     max_tokens: int = Field(default=300, ge=1, description="Longest answer, in tokens")
-    price_per_1k_tokens: float = Field(default=0.0, ge=0, description="US dollars")
+    top_logprobs: int = Field(default=0, ge=0, le=20, description="Log-probabilities asked for")
+    usual_tokens: int | None = Field(
+        default=None, ge=1, exclude=True, description="Tokens of a usual answer to one example"
+    )
+    extra: dict[str, Any] = Field(default={}, description="Further fields of the request's body")
+    favour: tuple[str, ...] = Field(default=(), description="Texts whose tokens gain in logit")
+    avoid: tuple[str, ...] = Field(default=(), description="Texts of one token that lose in logit")
+    price_per_1k_tokens: float | None = Field(
+        default=None, ge=0, description="US dollars; none takes the table's price of the model"
+    )
     price_per_call: float = Field(default=0.0, ge=0, description="US dollars, as people are paid")
+
+    def body(self) -> dict[str, Any]:
+        """Further fields of the request's body; BadInput where words have no tokenizer."""
+        if not self.favour and not self.avoid:
+            return self.extra
+        worded = bias(self.model, self.favour, self.avoid)
+        return self.extra | {"logit_bias": self.extra.get("logit_bias", {}) | worded}
+
+    @model_validator(mode="after")
+    def asks_for_what_it_reads(self) -> "Annotator":
+        """Refuse a weighted answer without log-probabilities."""
+        form = self.answer.steps[0].form if self.answer.form == "pipeline" else self.answer.form
+        if form == "weighted" and not self.top_logprobs:
+            raise ValueError(f"{self.name} weighs tokens and asks for none; set top_logprobs to 5")
+        return self
+
+    @model_validator(mode="after")
+    def is_all_in_turns(self) -> "Annotator":
+        """Refuse templates for chat with text outside their turns."""
+        for text in (self.prompt, self.prompt_with_input) if self.api == "chat" else ():
+            if left := lost(text):
+                raise ValueError(
+                    f"a template of {self.name} has {left[:60]!r} outside its turns; put it "
+                    "between <|im_start|>ROLE and <|im_end|>, a line for the role alone"
+                )
+        return self
 
     @model_validator(mode="after")
     def shows_a_batch(self) -> "Annotator":
@@ -74,7 +114,24 @@ class Panel(Value):
     annotators: tuple[Annotator, ...] = Field(min_length=1, description="Who may be drawn")
     flip: float = Field(default=0.0, ge=0, le=1, description="Share of labels flipped")
     seed: int = Field(default=0, ge=0, description="Seed of draws and answers")
-    order: Literal["random", "fixed"] = Field(default="random", description="Which is shown first")
+    order: Literal["random", "fixed", "switched"] = Field(
+        default="random", description="Which is shown first: by a draw, output_1, or output_2"
+    )
+    level: Literal["instruction", "pair"] = Field(
+        default="instruction", description="What decides who judges: one judge a prompt, or a pair"
+    )
+    draws: Literal["ours", "alpaca_eval"] = Field(
+        default="ours", description="Seeds of judge, order and noise: of the pair, or as theirs"
+    )
+    order_by: tuple[Literal["instruction", "output_1", "output_2"], ...] = Field(
+        default=("instruction",), description="What seeds the order where draws are theirs"
+    )
+    ties: Literal["keep", "coin"] = Field(
+        default="keep", description="A tie stays 1.5, or a coin makes it 1 or 2"
+    )
+    only: tuple[str, ...] = Field(
+        default=(), description="Annotators whose rows are kept, () for all; draws stay the same"
+    )
 
     @property
     def endpoint(self) -> str:
@@ -87,6 +144,8 @@ class Panel(Value):
         names = [annotator.name for annotator in self.annotators]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"panel {self.name} has several annotators named {', '.join(twice)}")
+        if strange := sorted({*self.only} - {*names}):
+            raise ValueError(f"panel {self.name} keeps only {', '.join(strange)}, whom it lacks")
         if len(endpoints := {annotator.endpoint for annotator in self.annotators}) > 1:
             raise ValueError(f"panel {self.name} asks {', '.join(sorted(endpoints))}; ask one")
         return self
@@ -98,23 +157,18 @@ def shipped() -> list[str]:
 
 
 def load(name_or_path: str | Path, flip: float | None = None, seed: int = 0) -> Panel:
-    """Read a shipped panel by name, or one's own by the path of its YAML file.
+    """Read a shipped panel by name, one's own by its YAML file, or an alpaca_eval folder by path.
 
-    Templates are looked for beside the file first, then among the shipped ones.
+    Templates are looked for beside the file first, then among the shipped ones; docs/judges.md has
+    the format. Without a number for `flip` the file's holds.
     """
     path = _path(name_or_path)
     held = _yaml(path)
     if "seed" in held:
         raise BadInput(f"{path}: takes no seed; the seed comes from the setup, take it out")
-    annotators = held.get("annotators")
-    if not isinstance(annotators, list):
-        raise BadInput(f"{path}: no list of annotators; add one under `annotators:`")
-    held |= {
-        "name": held.get("name", path.stem),
-        "annotators": [_with_text(path, annotator) for annotator in annotators],
-        "flip": held.get("flip", 0.0) if flip is None else flip,
-        "seed": seed,
-    }
+    is_theirs = evaluators.is_evaluator(held)
+    held = evaluators.fields(path, held, _template) if is_theirs else _own(path, held)
+    held |= {"flip": held.get("flip", 0.0) if flip is None else flip, "seed": seed}
     try:
         return Panel.model_validate(held)
     except ValidationError as error:
@@ -122,15 +176,61 @@ def load(name_or_path: str | Path, flip: float | None = None, seed: int = 0) -> 
 
 
 def _path(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = PANELS / f"{name_or_path}.yaml"
+    path, own = Path(name_or_path), PANELS / f"{name_or_path}.yaml"
+    if path.is_dir() and not own.is_file():
+        path = path / evaluators.CONFIGS
+    elif path.suffix not in (".yaml", ".yml"):
+        path = own
     if not path.is_file():
         raise Missing(
-            f"no panel {name_or_path}; shipped are {', '.join(shipped())}, "
-            "or give the path of a .yaml file"
+            f"no panel {name_or_path}; shipped are {', '.join(shipped())}, or give the path of a "
+            f".yaml file or of a folder with {evaluators.CONFIGS}"
         )
     return path
+
+
+def _own(path: Path, held: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a panel in our own format, templates read and models filled in."""
+    held = {"name": path.stem} | held
+    base = held.pop("based_on", None)
+    source = path if base is None else _path(_beside(path, str(base)))
+    if base is not None:
+        under = _yaml(source)
+        if "based_on" in under:
+            raise BadInput(f"{path}: {base} is based on another panel; name that one in based_on")
+        held["models"] = _models(source, under) | _models(path, held)
+        source = path if "annotators" in held else source
+        held = under | held
+    annotators, models = held.get("annotators"), _models(path, held)
+    held.pop("models", None)
+    if not isinstance(annotators, list):
+        raise BadInput(f"{path}: no list of annotators; add one under `annotators:`")
+    filled = [_with_model(_with_text(source, annotator), models) for annotator in annotators]
+    used = {annotator.get("model") for annotator in annotators}
+    if idle := sorted(set(models) - used):
+        raise BadInput(f"{path}: no annotator asks for the model {', '.join(idle)}; take it out")
+    return held | {"annotators": filled}
+
+
+def _beside(path: Path, name: str) -> str | Path:
+    """A panel named in the file `path`: one beside it by its file's name, or a shipped one."""
+    return path.parent / name if name.endswith((".yaml", ".yml")) else name
+
+
+def _models(path: Path, held: dict[str, Any]) -> dict[str, Any]:
+    models = held.get("models", {})
+    if not isinstance(models, dict):
+        raise BadInput(f"{path}: models is no mapping of a name to a model; mend it")
+    return models
+
+
+def _with_model(annotator: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
+    """An annotator with what stands under its model's name: a model, or several fields."""
+    held = models.get(str(annotator.get("model")))
+    if held is None:
+        return annotator
+    fields = held if isinstance(held, dict) else {"model": str(held)}
+    return fields | {name: each for name, each in annotator.items() if name != "model"}
 
 
 class _Once(yaml.SafeLoader):
@@ -188,6 +288,12 @@ def _text(path: Path, name: str) -> str:
         if _is_file(folder / name):
             return _utf8(folder / name)
     raise Missing(f"{path}: no template {name[:60]!r}; put it beside the panel's file")
+
+
+def _template(path: Path) -> str:
+    if not _is_file(path):
+        raise Missing(f"no template {path}; it is looked for beside the folder of configs.yaml")
+    return _utf8(path)
 
 
 def _is_file(path: Path) -> bool:

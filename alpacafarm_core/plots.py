@@ -35,6 +35,58 @@ def leaderboard(board: pl.DataFrame) -> bytes:
     return _png(figure)
 
 
+def curves(rows: pl.DataFrame) -> bytes:
+    """Win rate, people and true utility against KL, a column a measure; columns of Curves."""
+    from matplotlib.figure import Figure
+
+    shown = {
+        "proxy": ("reward model", "proxy_error"),
+        "win_rate": ("win rate by the judges, %", "win_error"),
+        "human": ("win rate by people, %", "human_error"),
+        "utility": ("true utility", "utility_error"),
+    }
+    figure = Figure(figsize=(4 * len(shown), 3.6), layout="constrained")
+    for axes, (name, (title, error)) in zip(figure.subplots(1, 4), shown.items(), strict=True):
+        for series in rows["series"].unique(maintain_order=True):
+            own = rows.filter(pl.col("series") == series).sort("kl")
+            axes.errorbar(
+                own["kl"].to_list(),
+                own[name].to_list(),
+                yerr=own[error].fill_null(0).to_list(),
+                marker="o",
+                markersize=3,
+                capsize=2,
+                label=series,
+            )
+        axes.set(title=title, xlabel="KL from the SFT policy, nats a response")
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return _png(figure)
+
+
+def ranks(rows: pl.DataFrame) -> bytes:
+    """Each model's win rate in simulation against that among people; columns of Ranks."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.errorbar(
+        rows["simulated"].to_list(),
+        rows["human"].to_list(),
+        xerr=rows["simulated_error"].fill_null(0).to_list(),
+        yerr=rows["human_error"].fill_null(0).to_list(),
+        fmt="o",
+        color=BAR,
+        capsize=2,
+    )
+    for model, across, up in rows.select("model", "simulated", "human").iter_rows():
+        axes.annotate(model, (across, up), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="win rate in simulation, %", ylabel="win rate among people, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
 def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})

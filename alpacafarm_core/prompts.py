@@ -29,3 +29,8 @@ def render(instruction: str, input: str, templates: Mapping[str, str] | None = N
     template = chosen["prompt_inputs" if input else "prompt_noinputs"]
     parts = {"{instruction}": instruction, "{input}": input}
     return GAP.sub(lambda match: parts[match.group()], template)
+
+
+def merged(instruction: str, prompt_input: str) -> str:
+    """Instruction and input as AlpacaEval joins them: an empty line between."""
+    return f"{instruction}\n\n{prompt_input}" if prompt_input else instruction

@@ -8,6 +8,7 @@ arguments of a stage and so never part of it; a field declared with `exclude=Tru
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -35,6 +36,12 @@ def digest(thing: Any) -> str:
     """Hex digest of a JSON form, independent of the order of fields; NaN is refused."""
     text = json.dumps(thing, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def key_of(stage: str, version: int, arguments: Mapping[str, Any]) -> str:

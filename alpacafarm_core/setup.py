@@ -4,13 +4,13 @@
 method's `at`, the steps, together.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from alpacafarm_core.errors import Damaged, Missing
+from alpacafarm_core.recipe import file_digest
 from alpacafarm_core.settings import Scale
 from alpacafarm_core.values import Value
 
@@ -57,20 +57,15 @@ class File(Value):
             return given
         if not Path(path).is_file():
             raise Missing(f"no file {path}; give the path of an existing file")
-        return {"path": path, "digest": _digest(Path(path))}
+        return {"path": path, "digest": file_digest(Path(path))}
 
     def checked(self) -> Path:
         """Its path; raises Damaged when the content there is no longer the one that was pinned."""
-        if not self.path.is_file() or _digest(self.path) != self.digest:
+        if not self.path.is_file() or file_digest(self.path) != self.digest:
             raise Damaged(
                 f"{self.path} changed since it was named; run again to use what it is now"
             )
         return self.path
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Pretrained(Value):

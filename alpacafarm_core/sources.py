@@ -15,6 +15,8 @@ import polars as pl
 from alpacafarm_core import files, hub
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
 from alpacafarm_core.errors import BadInput, Damaged, Missing
+from alpacafarm_core.prompts import merged
+from alpacafarm_core.recipe import file_digest
 from alpacafarm_core.setup import Files, Hub, Pretrained, Source, Split, World
 
 WORLD_BASE = Path(__file__).parents[1] / "data" / "world" / "base"
@@ -46,7 +48,7 @@ def instructions(source: Source, split: Split, size: int) -> pl.DataFrame:
         case World():
             rows = _world(source.seed, split, size)
         case Files():
-            rows = _side(_prompts(source), source, split)
+            rows = _side(files.read(source.instructions.checked(), "instructions"), source, split)
         case Hub():
             name = "farm_evaluation" if split == "eval" else f"instructions/{split}"
             rows = files.read(hub.fetch(f"alpaca_{name}", source.revision), "instructions")
@@ -77,11 +79,17 @@ def published(source: Source, size: int) -> pl.DataFrame:
 
             rows = _written(_world(source.seed, "eval", size), writers.REFERENCE_SKILL)
         case Files():
-            rows = _side(_prompts(source, output=source.reference), source, "eval")
+            path, answers = source.instructions.checked(), source.reference
+            rows = files.read(path, "instructions", beside=[answers])
+            rows = _side(_texts(rows.with_columns(output=answers)), source, "eval")
         case Hub():
             path = hub.fetch("alpaca_farm_evaluation", source.revision)
             rows = files.read(path, "demonstrations")
     name = source.reference if isinstance(source, Files) else "davinci003"
+    return _as_candidates(rows.head(size), name)
+
+
+def _as_candidates(rows: pl.DataFrame, name: str) -> pl.DataFrame:
     known = {
         "finish_reason": pl.lit("stop"),
         "generator": pl.lit(name),
@@ -91,23 +99,27 @@ def published(source: Source, size: int) -> pl.DataFrame:
         "max_tokens": pl.lit(None, dtype=pl.Int64),
         "seed": pl.lit(None, dtype=pl.Int64),
     }
-    return rows.head(size).with_columns(**known).select(list(Candidates.columns))
+    return rows.with_columns(**known).select(list(Candidates.columns))
+
+
+def written(source: Source, size: int, skill: float) -> pl.DataFrame:
+    """Answers of a writer of the built-in world to the evaluation prompts; skill in [0, 1]."""
+    if not isinstance(source, World):
+        raise BadInput(f"source {source.name!r} has no writers; only the built-in world has")
+    rows = _written(_world(source.seed, "eval", size), skill)
+    return _as_candidates(rows.head(size), f"writer_{skill:g}")
 
 
 def recorded(source: Source) -> pl.DataFrame:
     """Labels somebody recorded, for prompts outside the evaluation split."""
     match source:
         case Files(preferences=file) if file is not None:
-            rows = _unmerged(files.read(file.checked(), "preferences"), _prompts(source))
+            prompts = files.read(source.instructions.checked(), "instructions")
+            rows = _unmerged(files.read(file.checked(), "preferences"), prompts)
             return _side(rows, source, "preference").select(list(Preferences.columns))
         case Hub(preferences=which) if which != "simulate":
             return files.read(hub.fetch(HUB_RECORDED[which], source.revision), "preferences")
     raise BadInput(f"source {source.name!r} has no recorded preferences; simulate them")
-
-
-def merged(instruction: str, prompt_input: str) -> str:
-    """Instruction and input as AlpacaEval joins them: an empty line between."""
-    return f"{instruction}\n\n{prompt_input}" if prompt_input else instruction
 
 
 def is_evaluated(prompt: str, share: float) -> bool:
@@ -139,9 +151,7 @@ def _digest_of(laid: tuple[tuple[Path, int, int], ...]) -> str:
     """Of files as they lay there, with size and time of change: a change is another question."""
     total = hashlib.sha256()
     for file, _, _ in laid:
-        with file.open("rb") as handle:
-            inner = hashlib.file_digest(handle, "sha256").hexdigest()
-        total.update(f"{file.name} {inner}\n".encode())
+        total.update(f"{file.name} {file_digest(file)}\n".encode())
     return total.hexdigest()
 
 
@@ -178,20 +188,6 @@ def _written(prompts: pl.DataFrame, skill: float) -> pl.DataFrame:
 def _texts(rows: pl.DataFrame) -> pl.DataFrame:
     none = pl.lit([], dtype=pl.List(pl.Int32))
     return rows.with_columns(output_ids=none, tokenizer=pl.lit(""))
-
-
-def _prompts(source: Files, output: str | None = None) -> pl.DataFrame:
-    path = source.instructions.checked()
-    if output is None:
-        return files.read(path, "instructions")
-    raw = files.load(path)
-    if output not in raw.columns:
-        raise BadInput(f"{path} has no column {output!r} for the reference; it has {raw.columns}")
-    known, answers = files.read(path, "instructions"), raw[output].cast(pl.String)
-    if answers.null_count():
-        at = answers.is_null().arg_true()[0] + 1
-        raise BadInput(f"{path} row {at}: {output!r} is empty; give the reference's answer")
-    return _texts(known.with_columns(output=answers))
 
 
 def _side(rows: pl.DataFrame, source: Files, split: Split) -> pl.DataFrame:

@@ -7,7 +7,6 @@ Prefect's own record of the run and no part of the artifact.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -27,7 +26,7 @@ from pydantic import Field
 from alpacafarm_core import artifacts, weights
 from alpacafarm_core.artifacts import Artifact, Table
 from alpacafarm_core.errors import BadInput, Damaged, Missing, StoreNotWritable
-from alpacafarm_core.recipe import Recipe
+from alpacafarm_core.recipe import Recipe, file_digest
 from alpacafarm_core.surroundings import commit, packages
 from alpacafarm_core.values import Value
 
@@ -125,7 +124,7 @@ class Store:
         expected = self.manifest(artifact).files.get(ROWS)
         file = self.path(artifact) / ROWS
         try:
-            if _digest(file) != expected:
+            if file_digest(file) != expected:
                 raise self._damaged(artifact, ROWS)
             return pl.read_parquet(file)
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -144,7 +143,7 @@ class Store:
             recipe=recipe,
             rows=None if rows is None else rows.height,
             columns={} if rows is None else {n: str(t) for n, t in rows.schema.items()},
-            files={name: _digest(file) for name, file in files.items()},
+            files={name: file_digest(file) for name, file in files.items()},
             bytes=sum(file.stat().st_size for file in files.values()),
             notes=made.notes,
             commit=commit(),
@@ -221,7 +220,7 @@ class Store:
         return [
             name
             for name, expected in files.items()
-            if not (folder / name).is_file() or _digest(folder / name) != expected
+            if not (folder / name).is_file() or file_digest(folder / name) != expected
         ]
 
     def note(self, event: dict[str, Any]) -> None:
@@ -293,11 +292,6 @@ def in_columns(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
         return rows.select(pl.col(name).cast(kind) for name, kind in expected.items())
     except pl.exceptions.PolarsError as error:
         raise BadInput(f"{table.kind} rows do not fit their column types: {error}") from error
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _alive(process: int) -> bool:

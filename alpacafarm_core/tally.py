@@ -1,18 +1,23 @@
 """Preferences to numbers: win rates, paired differences, the board.
 
-A preference runs from 1 (the baseline, `output_1`) to 2 (the model, `output_2`); preference minus 1
-is the chance that the model is better. Rates, differences and errors are in percent (points).
+Prompts are joined by their text, never by position. A preference runs from 1 (the baseline,
+`output_1`) to 2 (the model, `output_2`); preference minus 1 is the chance that the model is better.
+Rates, differences and errors are in percent (points).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from math import sqrt
 from typing import NamedTuple
 
 import polars as pl
 
 from alpacafarm_core.artifacts import Leaderboard
+from alpacafarm_core.errors import BadInput
 
 PROMPT = ["instruction", "input"]
+MODEL = "generator_2"
 OLD_TIE = 0.0  # how AlpacaFarm and early AlpacaEval files write a tie
 CSV_COLUMNS = [
     "model",
@@ -55,18 +60,8 @@ NO_PAIRS = Paired(None, None, 0)
 
 def win_rate(preferences: pl.Series | Sequence[float | None]) -> WinRate:
     """Count and average preferences; those missing or outside 1 to 2 do not count."""
-    shares = _shares(preferences)
-    n, n_wins, n_draws = len(shares), int((shares > 0.5).sum()), int((shares == 0.5).sum())
-    mean, error = _mean_and_error(shares * 100)
-    return WinRate(
-        win_rate=mean,
-        standard_error=error,
-        n_wins=n_wins,
-        n_wins_base=n - n_wins - n_draws,
-        n_draws=n_draws,
-        n_total=n,
-        discrete_win_rate=100 * (n_wins + n_draws / 2) / n if n else None,
-    )
+    frame = pl.DataFrame({"preference": pl.Series(preferences, dtype=pl.Float64)})
+    return WinRate(*frame.select(_rates()).row(0))
 
 
 def avg_length(outputs: pl.Series) -> int | None:
@@ -109,22 +104,100 @@ def tally_file(pairs: pl.DataFrame) -> pl.DataFrame:
 
     The model is the one that `generator_2` names.
     """
-    groups = pairs.partition_by("generator_2", maintain_order=True)
-    rows = [_counts(str(group["generator_2"][0]), group) for group in groups]
-    schema = {name: Leaderboard.columns[name] for name in CSV_COLUMNS}
-    frame = pl.DataFrame(rows, schema=schema)
-    return frame.sort("win_rate", "model", descending=[True, False], nulls_last=True)
+    return tally_models(pairs).select(CSV_COLUMNS)
+
+
+def tally_models(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The same with coverage, the percentage of rows that have a judgement."""
+    length = pl.col("output_2").fill_null("").str.len_chars().mean()
+    asked = [*_rates(), length.cast(pl.Int64).alias("avg_length"), _coverage()]
+    rows = pairs.group_by(model=MODEL, maintain_order=True).agg(asked)
+    return rows.sort("win_rate", "model", descending=[True, False], nulls_last=True)
+
+
+def by_source(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rates and coverage for every model and `dataset`; rows that name none are left out."""
+    named = pairs.filter(pl.col("dataset") != "")
+    rows = named.group_by("dataset", model=MODEL).agg(*_rates(), _coverage())
+    return rows.select("model", "dataset", *WinRate._fields, "coverage").sort("model", "dataset")
+
+
+def merged_prompt() -> pl.Expr:
+    """Instruction and input as one text, as AlpacaEval writes it: an empty line between them."""
+    both = pl.concat_str("instruction", pl.lit("\n\n"), "input")
+    return pl.when(pl.col("input") == "").then("instruction").otherwise(both)
+
+
+def reference_digests(pairs: pl.DataFrame) -> dict[str, str]:
+    """Digest of the answers each model was judged against, of prompts and texts, in any order.
+
+    Raises BadInput when two models were judged against different answers to one prompt: their
+    rates cannot be compared.
+    """
+    texts = pairs.select(MODEL, prompt=merged_prompt(), reference="output_1")
+    both = texts.with_columns(pair=pl.concat_str("prompt", "reference", separator="\0").hash())
+    once = both.unique("pair")  # by number, as texts are long and most models share them
+    marks = [_digest("\0".join(row)) for row in once.select("prompt", "reference").rows()]
+    held = both.select(MODEL, "pair").unique()
+    held = held.join(once.select("pair", "prompt", mark=pl.Series(marks, dtype=pl.String)), "pair")
+    _refuse_other_references(held)
+    marked = held.group_by(MODEL).agg(pl.col("mark").sort().str.join("\n"))
+    return {model: _digest(text) for model, text in marked.rows()}
+
+
+def share() -> pl.Expr:
+    """Chance, 0 to 1, that the model is better; null where there is no valid preference."""
+    chance = _tie_as_half(pl.col("preference")) - 1
+    return pl.when(chance.is_between(0, 1)).then(chance)
 
 
 def _tie_as_half(preference: pl.Expr) -> pl.Expr:
     return pl.when(preference == OLD_TIE).then(1.5).otherwise(preference)
 
 
-def _shares(preferences: pl.Series | Sequence[float | None]) -> pl.Series:
-    """Valid preferences as the chance, 0 to 1, that the model is better."""
-    frame = pl.DataFrame({"preference": pl.Series(preferences, dtype=pl.Float64)})
-    shares = frame.select(share=_tie_as_half(pl.col("preference")) - 1)["share"]
-    return shares.filter(shares.is_between(0, 1))
+def _rates() -> list[pl.Expr]:
+    """The fields of `WinRate`, from a column `preference`."""
+    valid = share().drop_nulls()
+    n, wins, draws = (
+        count.cast(pl.Int64) for count in (valid.len(), (valid > 0.5).sum(), (valid == 0.5).sum())
+    )
+    percent = valid * 100
+    return [
+        percent.mean().alias("win_rate"),
+        (percent.std() / n.sqrt()).alias("standard_error"),
+        wins.alias("n_wins"),
+        (n - wins - draws).alias("n_wins_base"),
+        draws.alias("n_draws"),
+        n.alias("n_total"),
+        pl.when(n > 0).then(100 * (wins + draws / 2) / n).alias("discrete_win_rate"),
+    ]
+
+
+def _coverage() -> pl.Expr:
+    return (100 * share().is_not_null().mean()).alias("coverage")
+
+
+def _refuse_other_references(held: pl.DataFrame) -> None:
+    """Refuse rows of model, prompt and mark in which models have other marks for one prompt."""
+    each = held.group_by("prompt", MODEL).agg(pl.col("mark").sort().str.join("\n"))
+    split = each.group_by("prompt").agg(pl.col("mark").n_unique()).filter(pl.col("mark") > 1)
+    if not split.height:
+        return
+    told = each.join(split.select("prompt"), on="prompt").sort("prompt")
+    marked = told.group_by(MODEL).agg(pl.col("mark").str.join("\n")).sort(MODEL)
+    digests = {model: _digest(text) for model, text in marked.rows()}
+    (usual, _), *_ = Counter(digests.values()).most_common(1)
+    odd = next(model for model, digest in digests.items() if digest != usual)
+    other = next(model for model, digest in digests.items() if digest == usual)
+    raise BadInput(
+        f"model {odd!r} was judged against other references ({digests[odd]}) than {other!r} "
+        f"({usual}): the output_1 of {split.height} prompts differ; tally them apart, or judge "
+        "both against the same"
+    )
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _mean_and_error(values: pl.Series) -> tuple[float | None, float | None]:

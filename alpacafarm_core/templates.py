@@ -14,7 +14,7 @@ from typing import NamedTuple
 from alpacafarm_core.llm import Message
 
 _PLACE = re.compile(r"\{(instruction|input|output_1|output_2)\}")
-_TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
+_TURN = re.compile(r"<\|im_start\|>(\w+)[ \t]*\n(.*?)<\|im_end\|>", re.DOTALL)
 
 
 class Example(NamedTuple):
@@ -59,6 +59,14 @@ def compiled(text: str, api: str = "chat") -> Template:
 def places(text: str) -> list[str]:
     """The placeholders of a template, in order."""
     return _PLACE.findall(text)
+
+
+def lost(text: str) -> str:
+    """What a template for chat says outside its turns and nobody would be shown; "" when nothing.
+
+    A text without turn marks is a single turn and loses nothing.
+    """
+    return _TURN.sub("", text).strip() if "<|im_start|>" in text else ""
 
 
 def shortened(text: str, size: int) -> str:

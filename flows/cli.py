@@ -11,12 +11,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from alpacafarm_core.errors import FarmError
-from flows import inspection
+from flows import comparing, exporting, inspection, purchasing, reporting, studying
+from flows.purchasing import EXTRA, Budget, Names, Seed, Seeds, one_method, several, use
 
 app = typer.Typer(
     help="Learn from simulated human feedback: cached, priced, inspectable.",
@@ -26,76 +27,99 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 INTERRUPTED = 130
-EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 StorePath = Annotated[
     Path | None, typer.Option("--store", help="Folder of the artifacts.", show_default=False)
 ]
-Seed = Annotated[int, typer.Option(help="Seed of sampling, labels and training.", min=0)]
 
 
 @app.command()
-def demo(seed: Seed = 0, store: StorePath = None, as_json: Json = False) -> None:
+def demo(
+    seed: Seed = 0, budget: Budget = None, store: StorePath = None, as_json: Json = False
+) -> None:
     """Run the built-in world end to end and print the leaderboard."""
     from alpacafarm_core.setup import Setup
     from flows.leaderboard import DEMO
 
-    _race(list(DEMO), [Setup(seed=seed)], store, as_json)
+    _race(list(DEMO), [Setup(seed=seed)], store, as_json, budget=budget)
 
 
 @app.command(context_settings=EXTRA)
 def run(
-    context: typer.Context, method: str, store: StorePath = None, as_json: Json = False
+    context: typer.Context,
+    method: str,
+    budget: Budget = None,
+    store: StorePath = None,
+    as_json: Json = False,
 ) -> None:
     """One method's flow: `run METHOD [--setup.FIELD V ...] [--method.FIELD V ...]`."""
-    from alpacafarm_core.setup import Setup
-    from flows.leaderboard import methods_named
-    from flows.options import dotted, settled
-
-    fields = dotted(context.args, ("setup", "method"))
-    setup = settled(Setup(), fields["setup"], "setup")
-    chosen = settled(methods_named([method], setup)[0], fields["method"], "method")
-    _race([chosen], [setup], store, as_json)
+    methods, setups = one_method(context.args, method)
+    _race(methods[-1:], setups, store, as_json, budget=budget)
 
 
 @app.command(context_settings=EXTRA)
 def leaderboard(
     context: typer.Context,
-    methods: Annotated[str, typer.Option(help="Names, comma between; default all.")] = "",
-    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 1,
+    methods: Names = "",
+    seeds: Seeds = 1,
     out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+    budget: Budget = None,
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
     """Race methods from the same start; paired with SFT on the same prompts."""
-    from alpacafarm_core.methods import METHODS
-    from alpacafarm_core.setup import Setup
-    from flows.options import dotted, settled
-
-    setup = settled(Setup(), dotted(context.args, ("setup",))["setup"], "setup")
-    names = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
-    setups = [setup.replace(seed=setup.seed + number) for number in range(seeds)]
-    _race(names, setups, store, as_json, out)
+    names, setups = several(context.args, methods, seeds)
+    _race(names, setups, store, as_json, out, budget)
 
 
 @app.command()
 def tally(
     files: list[Path],
+    lc: Annotated[
+        Literal["v1", "noreg", "minimal"] | None,
+        typer.Option(help="Control for length, as AlpacaEval names it."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="The baseline against itself, for v1 (df_gamed.csv).")
+    ] = None,
+    difficulty: Annotated[
+        Path | None, typer.Option(help="Instructions and difficulties, for v1 and noreg.")
+    ] = None,
+    c: Annotated[
+        float | None, typer.Option("--c", help="Strength C; default cross-validated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
     """Annotation files to leaderboard rows, as AlpacaEval defines them."""
-    from flows.printing import show_board
-    from flows.tallying import tallied
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its matrices are too small to share out
+    from flows.controlling import Control
+    from flows.tallying import show, tallied
 
+    if lc is None and any(given is not None for given in (calibration, difficulty, c)):
+        raise typer.BadParameter("--calibration, --difficulty and --c need --lc")
     started = time.time()
-    rows = tallied(files)
+    board = tallied(files, Control(lc, calibration, difficulty, c) if lc else None)
     if out is not None:
-        inspection.write_csv(rows, out)
-    document = {"leaderboard": rows.to_dicts(), "cost_usd": 0.0, "key": None}
-    seconds = round(time.time() - started, 3)
-    show_board(document | {"seconds": seconds}, as_json)
+        inspection.write_csv(board.published(), out)
+    rows = {"leaderboard": board.rows.to_dicts(), "sources": board.sources.to_dicts()}
+    show(rows | {"seconds": round(time.time() - started, 3), "cost_usd": 0.0, "key": None}, as_json)
+
+
+@app.command()
+def card(
+    annotations: Annotated[str, typer.Argument(help="File of labels, or a key of the store.")],
+    gold: Annotated[Path | None, typer.Option(help="Labels of the same pairs to trust.")] = None,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """The judge card: agreement, bias, variance, leanings, parse rate and price of labels."""
+    from flows.carding import carded, show_card
+    from flows.printing import show_json
+
+    document = carded(annotations, gold, store)
+    show_json(document) if as_json else show_card(document)
 
 
 @app.command()
@@ -107,14 +131,19 @@ def serve(
     """Register every deployment and start a worker for them."""
     from flows.serving import serve as start
 
-    _use(store)
+    use(store)
     start(with_server, port)
 
 
 def _race(
-    methods: Any, setups: list[Any], store: Path | None, as_json: bool, out: Path | None = None
+    methods: Any,
+    setups: list[Any],
+    store: Path | None,
+    as_json: bool,
+    out: Path | None = None,
+    budget: float | None = None,
 ) -> None:
-    _use(store)
+    use(store, budget)
     from flows.printing import show_board
     from flows.racing import race
 
@@ -135,11 +164,6 @@ def _stdout_kept() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def _use(store: Path | None) -> None:
-    if store is not None:
-        os.environ["ALPACAFARM_STORE"] = str(store)
 
 
 def _listen() -> None:
@@ -190,3 +214,8 @@ def main(words: list[str] | None = None) -> None:
 
 
 inspection.add_to(app)
+comparing.add_to(app)
+purchasing.add_to(app)
+studying.add_to(app)
+exporting.add_to(app)
+reporting.add_to(app)

@@ -8,7 +8,7 @@ from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Sampling, Truth
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.weights import Policy
-from flows.prepare import FARM, pinned
+from flows.prepare import FARM, admitted
 
 
 def answered(policy: Policy, setup: Setup, farm: Farm = FARM) -> Candidates:
@@ -34,4 +34,4 @@ def evaluated(policy: Policy, setup: Setup, farm: Farm = FARM) -> Evaluation:
 @flow(log_prints=True)
 def evaluate(policy: Policy, model: str, setup: Setup = Setup()) -> Leaderboard:  # noqa: B008
     """Judge a policy's answers against the reference's and tally them."""
-    return FARM.tally({model: evaluated(policy, pinned(setup))})
+    return FARM.tally({model: evaluated(policy, admitted(setup))})

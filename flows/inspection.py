@@ -1,5 +1,6 @@
 """The commands that look at artifacts, or take one in or out."""
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +12,14 @@ from alpacafarm_core.errors import BadInput, Missing
 if TYPE_CHECKING:
     import polars as pl
 
-    from alpacafarm_core.artifacts import Artifact
-    from alpacafarm_core.store import Manifest
+    from alpacafarm_core.artifacts import Artifact, Preferences
+    from alpacafarm_core.store import Manifest, Store
 
+GIVEN = "given"
+"""A file taken in, as it was: beside the rows, so that it can go out unchanged."""
+AS_GIVEN = (".json", ".csv")
+
+KEY = re.compile(r"[0-9a-f]{4,16}")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 StorePath = Annotated[
     Path | None, typer.Option("--store", help="Folder of the artifacts.", show_default=False)
@@ -34,7 +40,7 @@ def list_artifacts(
     as_json: Json = False,
 ) -> None:
     """List what the store holds, oldest first."""
-    _print([_line(manifest) for manifest in _open(store).all(kind)], as_json)
+    _print([_line(manifest) for manifest in open_store(store).all(kind)], as_json)
 
 
 def show(
@@ -47,7 +53,7 @@ def show(
     from alpacafarm_core.artifacts import Table
     from flows.printing import show_json, show_rows
 
-    opened = _open(store)
+    opened = open_store(store)
     artifact = opened.find(key)
     manifest = opened.manifest(artifact)
     head = opened.read(artifact).head(rows).to_dicts() if isinstance(artifact, Table) else []
@@ -62,7 +68,7 @@ def lineage(key: str, store: StorePath = None, as_json: Json = False) -> None:
     """All an artifact came from, inputs before what was made of them."""
     from alpacafarm_core.lineage import ancestry
 
-    opened = _open(store)
+    opened = open_store(store)
     _print([_line(manifest) for manifest in ancestry(opened, opened.find(key))], as_json)
 
 
@@ -71,7 +77,7 @@ def why(key: str, store: StorePath = None, as_json: Json = False) -> None:
     from alpacafarm_core.lineage import because
     from flows.printing import show_json
 
-    opened = _open(store)
+    opened = open_store(store)
     artifact = opened.find(key)
     ran, reasons = because(opened, artifact)
     if as_json:
@@ -89,7 +95,7 @@ def verify(
     """Check every file against its digest; exit code 2 when something is damaged."""
     from flows.printing import show_json
 
-    opened = _open(store)
+    opened = open_store(store)
     artifacts = [opened.find(key)] if key else opened.receipts()
     damaged = [
         {"artifact": artifact.folder, "files": files}
@@ -107,7 +113,7 @@ def verify(
 
 def forget(key: str, store: StorePath = None, as_json: Json = False) -> None:
     """Remove one artifact; the next run makes just that one anew."""
-    opened = _open(store)
+    opened = open_store(store)
     artifact = opened.find(key)
     opened.forget(artifact)
     _print([{"forgotten": artifact.folder}], as_json)
@@ -130,9 +136,12 @@ def take_in(
     arguments = {"file": File.model_validate(file), "kind": name}
     rows, opened, started = files.read(file, name), Store(root_of(store)), time.time()
     artifact: Artifact = KINDS[name](key=key_of("import", 1, arguments))
+    ending = file.suffix.lower()
+    given = {f"{GIVEN}{ending}": file.read_bytes()} if ending in AS_GIVEN else {}
+    made = Made(rows, files=given)
     with opened.lock(artifact):
         if not opened.has(artifact):
-            opened.write(artifact, Made(rows), Recipe.of("import", 1, arguments), started)
+            opened.write(artifact, made, Recipe.of("import", 1, arguments), started)
     document = {"key": artifact.key, "kind": name, "rows": rows.height, "quarantined": 0}
     show_json(document) if as_json else _print([document], as_json)
 
@@ -159,6 +168,25 @@ def _line(manifest: "Manifest") -> dict[str, Any]:
     }
 
 
+def is_key(named: str) -> bool:
+    """Whether a word means an artifact of the store; a file of that name comes first."""
+    return bool(KEY.fullmatch(named)) and not Path(named).exists()
+
+
+def labels_kept(key: str, folder: Path | None) -> "tuple[Store, Preferences]":
+    """The store and the labels that a key means; raises Missing or BadInput with the mend."""
+    from alpacafarm_core.artifacts import Preferences
+    from alpacafarm_core.store import Store
+
+    root = root_of(folder)
+    if not root.is_dir():
+        raise Missing(f"no file {key}, and no store {root}; give a file of labels")
+    found = Store(root).find(key)
+    if not isinstance(found, Preferences):
+        raise BadInput(f"{found.folder} has no labels; give preferences, or a file of them")
+    return Store(root), found
+
+
 def root_of(folder: Path | None) -> Path:
     """The folder of the store that a command means."""
     from tasks.stage import root
@@ -166,7 +194,7 @@ def root_of(folder: Path | None) -> Path:
     return root() if folder is None else folder
 
 
-def _open(folder: Path | None) -> Any:
+def open_store(folder: Path | None) -> "Store":
     """A store to look into; it is not made by looking."""
     from alpacafarm_core.store import Store
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
+from pydantic import Field
 
 from alpacafarm_core.artifacts import Candidates, Leaderboard
 from alpacafarm_core.errors import Missing
@@ -15,9 +16,11 @@ from alpacafarm_core.methods import METHODS, AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
 from flows.evaluate import answered, judged
-from flows.prepare import FARM, based, checked, pinned, started
+from flows.prepare import FARM, admitted, based, started
+from tasks.stage import cap
 from tasks.tally import publish
 
+Dollars = Annotated[float | None, Field(ge=0, description="What judges may cost, US dollars")]
 DEMO = ("sft", "feedme", "best_of_n", "dpo", "ppo")
 
 
@@ -35,8 +38,7 @@ def ranked(methods: Sequence[Method], setup: Setup, farm: Farm = FARM) -> Leader
     Policies are judged in the order of the methods, so that rows which two of them share are always
     bought for the same one, in the same batch, at the same price.
     """
-    checked(setup)
-    setup = pinned(setup)
+    setup = admitted(setup)
     names = ["base", *(method.name for method in methods)]
     answers = side_by_side([None, *methods], setup, farm)
     rows = {name: judged(each, setup, farm) for name, each in zip(names, answers, strict=True)}
@@ -82,17 +84,28 @@ def side_by_side(
 
 
 @flow(log_prints=True)
-def run(method: AnyMethod = SFT.at("small"), setup: Setup = Setup()) -> Leaderboard:  # noqa: B008
+def run(
+    method: AnyMethod = SFT.at("small"),  # noqa: B008
+    setup: Setup = Setup(),  # noqa: B008
+    budget: Dollars = None,
+) -> Leaderboard:
     """Train with one method and rank the policy beside base and SFT."""
-    return ranked(_beside_sft(method, setup), setup)
+    cap(budget)
+    return ranked(beside_sft(method, setup), setup)
 
 
-def _beside_sft(method: Method, setup: Setup) -> list[Method]:
+def beside_sft(method: Method, setup: Setup) -> list[Method]:
+    """The method, after SFT unless it is SFT."""
     sft = SFT.at(setup.scale)
     return [method] if method.name == sft.name else [sft, method]
 
 
 @flow(log_prints=True)
-def leaderboard(methods: list[str] = list(DEMO), setup: Setup = Setup()) -> Leaderboard:  # noqa: B006,B008
+def leaderboard(
+    methods: list[str] = list(DEMO),  # noqa: B006
+    setup: Setup = Setup(),  # noqa: B008
+    budget: Dollars = None,
+) -> Leaderboard:
     """Run every method from the same start and rank them against the reference."""
+    cap(budget)
     return ranked(methods_named(methods, setup), setup)

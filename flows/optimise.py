@@ -7,7 +7,7 @@ from alpacafarm_core.methods import AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.weights import Policy
-from flows.prepare import FARM, pinned, started
+from flows.prepare import FARM, admitted, started
 
 
 def optimised(method: AnyMethod, setup: Setup, farm: Farm = FARM) -> Policy:
@@ -18,4 +18,4 @@ def optimised(method: AnyMethod, setup: Setup, farm: Farm = FARM) -> Policy:
 @flow(log_prints=True)
 def optimise(method: AnyMethod = SFT.at("small"), setup: Setup = Setup()) -> Policy:  # noqa: B008
     """Train a policy with one method; stages done before come from the store."""
-    return optimised(method, pinned(setup))
+    return optimised(method, admitted(setup))

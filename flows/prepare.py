@@ -3,14 +3,14 @@
 from prefect import flow
 
 import tasks
+from alpacafarm_core import endpoints
 from alpacafarm_core.artifacts import Preferences
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Setup
-from alpacafarm_core.sources import check, pretrained
-from alpacafarm_core.sources import pinned as at_commit
+from alpacafarm_core.sources import check, pinned, pretrained
 from alpacafarm_core.weights import Policy
 
 FARM: Farm = tasks
@@ -18,7 +18,7 @@ FARM: Farm = tasks
 
 def started(setup: Setup, farm: Farm = FARM) -> Start:
     """What every method begins from."""
-    panel = checked(setup)
+    panel = load(setup.panel, flip=setup.flip, seed=setup.seed)
     base = based(setup, farm)
     demonstrations = farm.demonstrations(setup.source, setup.sizes.sft)
     policy = farm.train(base, demonstrations, SFT.at(setup.scale).seeded(setup.seed))
@@ -31,17 +31,16 @@ def started(setup: Setup, farm: Farm = FARM) -> Start:
     )
 
 
-def checked(setup: Setup) -> Panel:
-    """The panel that labels; names that do not exist are refused before anything runs."""
-    load(setup.judges)
+def admitted(setup: Setup) -> Setup:
+    """The setup once all it names is found to exist, with its source at a commit.
+
+    Each flow calls it once, before anything runs; moved data is other data to every key.
+    """
+    for panel in (setup.panel, setup.judges):
+        endpoints.check(load(panel))
     check(setup.source)
     pretrained(setup.base)
-    return load(setup.panel, flip=setup.flip, seed=setup.seed)
-
-
-def pinned(setup: Setup) -> Setup:
-    """The setup with its source at a commit, so that moved data is other data to every key."""
-    return setup.replace(source=at_commit(setup.source))
+    return setup.replace(source=pinned(setup.source))
 
 
 def based(setup: Setup, farm: Farm = FARM) -> Policy:
@@ -67,4 +66,4 @@ def preferences(setup: Setup, policy: Policy, panel: Panel, farm: Farm = FARM) -
 @flow(log_prints=True)
 def prepare(setup: Setup = Setup()) -> Start:  # noqa: B008 (a Value is immutable)
     """Make what every method begins from: an SFT policy and labelled pairs."""
-    return started(pinned(setup))
+    return started(admitted(setup))

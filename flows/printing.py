@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +26,9 @@ BOARD = (
 )
 
 
+PLAN = ("stage", "artifact", "rows", "calls", "tokens", "usd_low", "usd_high", "seconds")
+
+
 def show_board(document: dict[str, Any], as_json: bool) -> None:
     """A leaderboard, as a table and its cost, or as one JSON document."""
     if as_json:
@@ -35,10 +39,38 @@ def show_board(document: dict[str, Any], as_json: bool) -> None:
     print(f"{document['seconds']:.1f} s · ${document['cost_usd']:.2f} of judgements, all told")
     if document.get("folder"):
         print(f"artifacts  {document['folder']}  (rows.parquet, leaderboard.csv, leaderboard.png)")
+        for page in document.get("reports", ()):
+            print(f"report     {page}")
         print(
             f"look       alpacafarm show {document['key']} · alpacafarm lineage {document['key']}"
         )
         print("UI         make ui")
+
+
+def show_labelling(document: dict[str, Any], out: Path) -> None:
+    """What labelling a file took, and what is missing."""
+    per_thousand = 1000 * document["cost_usd"] / max(1, document["bought"])
+    print(
+        f"{document['rows']} rows, {100 * document['coverage']:.1f}% labelled: "
+        f"{document['bought']} bought in {document['calls']} calls for "
+        f"${document['cost_usd']:.2f} (${per_thousand:.2f} per 1000), "
+        f"{document['from_ledger']} known before, {document['seconds']:.1f} s"
+    )
+    print(f"labels  {out}")
+
+
+def show_plan(document: dict[str, Any]) -> None:
+    """The stages still to do, what they would buy, and the sum."""
+    todo = [line for line in document["stages"] if line["state"] == "to do"]
+    show_rows([{name: line[name] for name in PLAN} for line in todo])
+    print(f"{len(document['stages']) - len(todo)} stages cached, {len(todo)} to do")
+    print(
+        f"{document['calls']} calls, about {document['tokens']} tokens: "
+        f"${document['usd_low']:.2f} to ${document['usd_high']:.2f}"
+    )
+    if document.get("budget") is not None:
+        fits = document["usd_high"] <= document["budget"]
+        print(f"{'within' if fits else 'perhaps over'} the budget of ${document['budget']:.2f}")
 
 
 def show_rows(rows: Sequence[dict[str, Any]]) -> None:

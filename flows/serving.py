@@ -69,11 +69,12 @@ def deployments() -> list[Any]:
     from flows.evaluate import evaluate
     from flows.leaderboard import leaderboard, run
     from flows.optimise import optimise
+    from flows.people import people
     from flows.prepare import prepare
 
     named = [
         flow.to_deployment(name="default", description=flow.description, tags=["alpacafarm"])
-        for flow in (leaderboard, prepare, optimise, evaluate)
+        for flow in (leaderboard, prepare, optimise, evaluate, people)
     ]
     for name, method in sorted(METHODS.items()):
         named.append(

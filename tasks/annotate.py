@@ -1,19 +1,39 @@
 """Labels of pairs."""
 
+from typing import Any
+
 from alpacafarm_core import annotate as core
+from alpacafarm_core import selftest
 from alpacafarm_core.artifacts import Candidates, Preferences
 from alpacafarm_core.endpoints import ask_for
 from alpacafarm_core.errors import Unanswered
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.store import Made
-from tasks.stage import ledger, stage, store
+from tasks.stage import ledger, purse, stage, store
 
 
-@stage(Preferences, version=1, retries=2, retry_delay_seconds=10)
+def _worth_repeating(_task: Any, _run: Any, state: Any) -> bool:
+    """A call that failed may succeed; what is refused stays refused."""
+    return isinstance(state.data, Unanswered)
+
+
+@stage(
+    Preferences,
+    version=1,
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=_worth_repeating,
+)
 def annotate(candidates: Candidates, rivals: Candidates, panel: Panel) -> Made:
-    """Ask the panel which of two outputs is better; raises Unanswered while a call fails."""
+    """Ask the panel which of two outputs is better, once it has passed its self-test.
+
+    Raises JudgeFailed when it has not, Unanswered while a call fails, and BudgetReached before the
+    cap on spending is passed.
+    """
+    selftest.check(panel)
     pairs = core.pair(store().read(candidates), store().read(rivals))
-    labels, spent = core.judge(pairs, panel, ask_for(panel.endpoint), ledger())
+    ask = ask_for(panel.endpoint, store().root)
+    labels, spent = core.judge(pairs, panel, ask, ledger(), purse())
     if spent.rows_failed:
         raise Unanswered(
             f"{spent.rows_failed} of {pairs.height} pairs got no answer from {panel.endpoint} "

@@ -13,16 +13,20 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property, wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from uuid import uuid4
 
 import polars as pl
 
 from alpacafarm_core.artifacts import Artifact
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import Ledger
+from alpacafarm_core.purse import UNLIMITED, Purse
 from alpacafarm_core.recipe import Recipe, key_of
 from alpacafarm_core.store import Made, Store
 
@@ -57,9 +61,43 @@ def ledger() -> Ledger:
         return _ledger(_store(root()).root / "ledger.sqlite")
 
 
+@contextmanager
+def opened(folder: Path) -> Iterator[tuple[Store | None, Ledger]]:
+    """A store and its ledger to look into, without making either where there is none."""
+    with TemporaryDirectory() as nowhere:
+        held = folder / "ledger.sqlite"
+        yield (
+            Store(folder) if folder.is_dir() else None,
+            Ledger(held if held.is_file() else Path(nowhere, held.name)),
+        )
+
+
+def cap(budget: float | None) -> None:
+    """From now on this process may spend so many US dollars on judges; None changes nothing."""
+    if budget is not None:
+        os.environ["ALPACAFARM_BUDGET"] = str(budget)
+        _purse.cache_clear()
+
+
+def purse() -> Purse:
+    """What this process may still spend: ALPACAFARM_BUDGET dollars, shared by all its stages."""
+    with _opening:
+        return _purse(os.environ.get("ALPACAFARM_BUDGET", ""))
+
+
+def _purse_of(dollars: str) -> Purse:
+    try:
+        limit = float(dollars or UNLIMITED)
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise BadInput(f"ALPACAFARM_BUDGET={dollars!r} is no sum of US dollars; set one, as 12.50")
+    return Purse(limit)
+
+
 # `cache` alone lets several threads open at the same time.
 _opening = threading.Lock()
-_store, _ledger = cache(Store), cache(Ledger)
+_store, _ledger, _purse = cache(Store), cache(Ledger), cache(_purse_of)
 
 
 class Stage(Generic[P, A]):

@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alpacafarm_core import plots
+from alpacafarm_core import exhibits, findings, plots
 from alpacafarm_core import tally as core
 from alpacafarm_core.artifacts import Leaderboard
+from alpacafarm_core.evidence import Evidence, gather
 from alpacafarm_core.farm import Evaluation
 from alpacafarm_core.lineage import ancestry
 from alpacafarm_core.store import Made
@@ -43,15 +44,50 @@ def publish(board: Leaderboard, evaluations: Mapping[str, Evaluation]) -> None:
     plot = base64.b64encode((store().path(board) / PLOT).read_bytes()).decode()
     create_markdown_artifact(
         key="leaderboard-plot",
-        markdown=f"![win rates](data:image/png;base64,{plot})\n\n{charted(rows)}",
+        markdown=f"{charted(rows)}\n\n![win rates](data:image/png;base64,{plot})",
         description="Win rates with standard errors",
     )
+    for key, (description, table) in tables(gather(store(), board)).items():
+        create_table_artifact(key=key, table=table, description=description)
     create_table_artifact(
         key="samples", table=samples(evaluations), description="Answers side by side"
     )
     create_markdown_artifact(
         key="lineage", markdown=drawn(board), description="What the board was made from"
     )
+
+
+def tables(evidence: Evidence) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """The report's tables beside the board, each with what it is."""
+    judged = evidence.judged()
+    rewards: list[dict[str, Any]] = [
+        {"model": row["model"], "win_rate": row["win_rate"], "utility": row["utility"]}
+        | {
+            judge: found[row["model"]].mean
+            for judge, found in evidence.scores.items()
+            if row["model"] in found
+        }
+        for row in evidence.rows.to_dicts()
+    ]
+    lengths = [{"model": m} | findings.lengths(rows)._asdict() for m, rows in judged.items()]
+    prices = [
+        {"labels of": name} | found._asdict() | {"per_1000": found.per_1000}
+        for name, (found, _) in exhibits.priced(evidence).items()
+    ]
+    return {
+        "pairwise": ("Row minus column, points ± standard error", findings.matrix(judged)),
+        "rewards": ("Win rate beside true utility and rewards", rewards),
+        "lengths": ("Characters, and win rates by length", lengths),
+        "judge-card": ("What kind of judges wrote the labels", plain(evidence)),
+        "prices": ("What labels took, US dollars", prices),
+    }
+
+
+def plain(evidence: Evidence) -> list[dict[str, str]]:
+    """The judge card in plain text."""
+    return [
+        {name: str(held) for name, held in row.items()} for row in exhibits.judge_card(evidence)
+    ]
 
 
 def charted(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -31,6 +31,7 @@ from alpacafarm_core.store import Store
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store, which stages use too."""
     monkeypatch.setenv("ALPACAFARM_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("ALPACAFARM_BUDGET", "")
     return Store(tmp_path / "store")
 
 

@@ -1,14 +1,17 @@
 """Annotating: a row is judged once, in either order, and nothing is made up."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from alpacafarm_core.annotate import CHUNK, annotate, judge, pair
+from alpacafarm_core.annotate import annotate, judge, outstanding, pair
 from alpacafarm_core.answers import Json
 from alpacafarm_core.artifacts import Candidates, Preferences
+from alpacafarm_core.buying import CHUNK
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.llm import Answer, Request, failed
@@ -118,7 +121,7 @@ def test_unmatched_prompts_are_counted_and_refused() -> None:
 
 
 def test_repeated_prompts_are_refused() -> None:
-    with pytest.raises(BadInput, match="1 of 2 rows repeat a prompt"):
+    with pytest.raises(BadInput, match=r"1 of 2 rows repeat a prompt .*, first 'p';"):
         pair(samples(("p", "x"), ("p", "y")), samples(("p", "X")))
 
 
@@ -200,7 +203,7 @@ def test_the_second_time_nothing_is_bought(ledger: Ledger) -> None:
     first = judge(pairs_of(7), panel, fake, ledger)
     second = judge(pairs_of(7), panel, fake, ledger)
     assert second.preferences.equals(first.preferences)
-    assert second.spending == (0, 0.0, 7, 0, "")
+    assert second.spending == (0, 0.0, 0, 7, 0, "")
     assert len(fake.requests) == 2
 
 
@@ -250,6 +253,60 @@ def test_a_wrong_count_is_asked_again_row_by_row(ledger: Ledger) -> None:
     assert judge(pairs_of(3), panel, fake, ledger).spending.calls == 0
 
 
+def test_a_row_costs_all_that_was_asked_about_it_also_a_batch_that_nobody_could_read(
+    ledger: Ledger,
+) -> None:
+    panel = panel_of(judge_of(batch=3))
+    fake = Fake(lambda shown: longer(shown) + ("\nOutput (a)" if len(shown) > 1 else ""))
+    judged = judge(pairs_of(3), panel, fake, ledger)
+    assert judged.spending.price == pytest.approx(0.4)  # four calls of 100 tokens
+    assert judged.preferences["price"].sum() == pytest.approx(0.4)
+    assert judged.preferences["tokens"].sum() == 400
+
+
+def test_a_pair_that_stands_twice_costs_once(ledger: Ledger) -> None:
+    twice = pl.concat([pairs_of(2), pairs_of(2)])
+    judged = judge(twice, panel_of(), Fake(), ledger)
+    assert judged.preferences["price"].to_list() == [0.1, 0.1, 0, 0]
+    assert judged.spending.price == pytest.approx(0.2)
+
+
+def test_what_will_be_asked_alone_is_outstanding(ledger: Ledger) -> None:
+    class Torn(Fake):
+        """Miscounts batches, and is down for what is asked alone."""
+
+        def answer(self, request: Request) -> Answer:
+            alone = request.messages[0].content.count("A: ") == 1
+            return failed("HTTP 500") if alone else super().answer(request)
+
+    panel = panel_of(judge_of(batch=3))
+    judged = judge(pairs_of(3), panel, Torn(lambda _: "Output (a)"), ledger)
+    assert set(judged.preferences["status"]) == {"failed"}
+    planned = len(outstanding(pairs_of(3), panel, ledger))
+    assert planned == judge(pairs_of(3), panel, Fake(), ledger).spending.calls == 3
+
+
+def test_what_another_process_is_buying_is_waited_for(ledger: Ledger) -> None:
+    script = (
+        "import sys, time\n"
+        "from alpacafarm_core.annotate import judge\n"
+        "from alpacafarm_core.ledger import Ledger\n"
+        "from tests.test_annotate import Fake, pairs_of, panel_of\n"
+        "class Slow(Fake):\n"
+        "    def __call__(self, requests):\n"
+        "        print('asking', flush=True)\n"
+        "        time.sleep(0.5)\n"
+        "        return super().__call__(requests)\n"
+        "judge(pairs_of(3), panel_of(), Slow(), Ledger(sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-c", script, str(ledger.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"asking\n"
+        judged = judge(pairs_of(4), panel_of(), Fake(), ledger)
+    assert (judged.spending.calls, judged.spending.rows_from_ledger) == (1, 3)
+    assert judged.preferences["preference"].to_list() == [2.0] * 4
+
+
 def test_one_refused_row_does_not_cost_its_batch(ledger: Ledger) -> None:
     def shy(shown: list[tuple[str, str]]) -> str:
         bad = any("xx1" in pair for pair in shown)
@@ -274,7 +331,7 @@ def test_what_failed_is_never_scored_and_asked_for_again(ledger: Ledger) -> None
     judged = judge(pairs_of(3), panel_of(), down, ledger)
     assert judged.preferences["preference"].to_list() == [None] * 3
     assert judged.preferences["status"].to_list() == ["failed"] * 3
-    assert judged.spending == (0, 0.0, 0, 3, "HTTP 500")
+    assert judged.spending == (0, 0.0, 0, 0, 3, "HTTP 500")
     assert ledger.counts().calls == 0
     assert set(annotate(pairs_of(3), panel_of(), Fake(), ledger)["status"]) == {"ok"}
 
@@ -319,14 +376,14 @@ def test_a_kill_between_chunks_buys_nothing_twice(ledger: Ledger) -> None:
     assert resumed["status"].to_list() == ["ok"] * pairs.height
 
 
-def test_a_stream_is_remembered_answer_by_answer(ledger: Ledger) -> None:
+def test_a_stream_is_remembered_group_by_group(ledger: Ledger) -> None:
     class Stream(Fake):
         def arrivals(self, requests: Sequence[Request]):  # type: ignore[no-untyped-def]
             for index in reversed(range(len(requests))):
                 if len(self.requests) == 3:
                     raise Killed
                 self.requests.append(requests[index])
-                yield index, self.answer(requests[index])
+                yield [(index, self.answer(requests[index]))]
 
     with pytest.raises(Killed):
         annotate(pairs_of(10), panel_of(), Stream(), ledger)
@@ -338,3 +395,34 @@ def test_a_stream_is_remembered_answer_by_answer(ledger: Ledger) -> None:
 def test_an_empty_table_gives_an_empty_one(ledger: Ledger) -> None:
     labelled = annotate(pairs_of(2)[:0], panel_of(), Fake(), ledger)
     assert labelled.schema == pl.Schema(Preferences.columns)
+
+
+def test_a_sub_pool_keeps_its_own_rows_and_buys_nothing_it_has(ledger: Ledger) -> None:
+    pool, fake = panel_of(judge_of("one"), judge_of("two"), judge_of("three")), Fake()
+    whole = annotate(pairs_of(60), pool, fake, ledger)
+    bought = len(fake.requests)
+    part = annotate(pairs_of(60), pool.replace(only=("one", "three")), fake, ledger)
+    assert part.equals(whole.filter(pl.col("annotator") != "two")) and 20 < part.height < 60
+    assert len(fake.requests) == bought
+    with pytest.raises(ValueError, match="keeps only four, whom it lacks"):
+        pool.replace(only=("four",))
+
+
+def test_another_parser_and_more_noise_buy_nothing(ledger: Ledger) -> None:
+    fake = Fake()
+    clean = annotate(pairs_of(80), panel_of(), fake, ledger)
+    turned = {"first": r"Output \(b\)", "second": r"Output \(a\)"}
+    other = panel_of(judge_of(answer={"form": "choice", **turned}))
+    reread = annotate(pairs_of(80), other, fake, ledger)
+    assert (reread["preference"] + clean["preference"]).to_list() == [3.0] * 80
+    noisy = annotate(pairs_of(80), panel_of(flip=0.25), fake, ledger)
+    assert 20 < noisy["is_noisy"].sum() < 60 and len(fake.requests) == 80
+
+
+def test_a_coin_may_decide_ties(ledger: Ledger) -> None:
+    table = samples(*[(f"do {n}", "same", "same") for n in range(60)])
+    kept = annotate(pair(table, table), panel_of(), Fake(), ledger)
+    assert kept["preference"].unique().to_list() == [1.5]
+    decided = annotate(pair(table, table), panel_of().replace(ties="coin"), Fake(), ledger)
+    assert 15 < (decided["preference"] == 1.0).sum() < 45
+    assert set(decided["preference"]) == {1.0, 2.0} and set(decided["status"]) == {"ok"}

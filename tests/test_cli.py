@@ -142,6 +142,17 @@ def test_wrong_words_are_refused_in_one_line(words, named, store, tmp_path, monk
     assert not Path("data").exists()
 
 
+def test_a_panel_that_asks_for_a_model_nobody_plays_is_refused_at_the_door(store, tmp_path, capsys):
+    own = tmp_path / "own.yaml"
+    fields = (
+        "model: world/judge-gpt5, prompt: short_1.txt, prompt_with_input: short_1_with_input.txt"
+    )
+    own.write_text(f"annotators:\n  - {{name: mine, {fields}}}\n")
+    assert typed("run", "dpo", "--setup.panel", own) == 2
+    assert "mine asks for 'world/judge-gpt5', which the built-in world lacks" in complaint(capsys)
+    assert store.receipts() == []
+
+
 def test_a_store_that_cannot_be_written_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "rows.jsonl").write_text('{"instruction": "Name a fruit."}')

@@ -112,6 +112,109 @@ def test_chosen_and_rejected_become_a_pair(write):
     assert row == ("Say hi", "hi", "no", 1)
 
 
+QUESTION = {"role": "user", "content": "Sky?"}
+BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue.", "Green."))
+SYSTEM = {"role": "system", "content": "Be short."}
+TALK = [QUESTION, GREEN, {"role": "user", "content": "Sure?"}]
+CHOSEN = {
+    "a prompt of messages": (
+        {"prompt": [QUESTION], "chosen": [BLUE], "rejected": [GREEN]},
+        ("Sky?", "Blue.", "Green."),
+    ),
+    "messages that hold the prompt": (
+        {"chosen": [QUESTION, BLUE], "rejected": [QUESTION, GREEN]},
+        ("Sky?", "Blue.", "Green."),
+    ),
+    "a text that the messages repeat": (
+        {"prompt": "Sky?", "chosen": [QUESTION, BLUE], "rejected": [QUESTION, GREEN]},
+        ("Sky?", "Blue.", "Green."),
+    ),
+    "a text and one message each": (
+        {"prompt": "Sky?", "chosen": [BLUE], "rejected": [GREEN]},
+        ("Sky?", "Blue.", "Green."),
+    ),
+    "messages answered by texts": (
+        {"prompt": [SYSTEM, QUESTION], "chosen": "Blue.", "rejected": "Green."},
+        ("Be short.\n\nSky?", "Blue.", "Green."),
+    ),
+    "a longer talk": (
+        {"prompt": TALK, "chosen": [BLUE], "rejected": [GREEN]},
+        ("user: Sky?\n\nassistant: Green.\n\nuser: Sure?", "Blue.", "Green."),
+    ),
+    "texts that begin alike": (
+        {"chosen": "The sky is blue.", "rejected": "The sky is black."},
+        ("The sky is", "blue.", "black."),
+    ),
+    "one turn of Human and Assistant": (
+        {
+            "chosen": "\n\nHuman: Sky?\n\nAssistant: It is blue.",
+            "rejected": "\n\nHuman: Sky?\n\nAssistant: It is green.",
+        },
+        ("Sky?", "It is blue.", "It is green."),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", CHOSEN)
+@pytest.mark.parametrize("ending", ["json", "parquet"])
+def test_all_shapes_of_chosen_and_rejected_say_the_same(write, shape, ending):
+    row, expected = CHOSEN[shape]
+    path = write(f"a.{ending}", pl.DataFrame([row]) if ending == "parquet" else [row])
+    (found,) = read(path, "preferences").to_dicts()
+    told = tuple(found[name] for name in ("instruction", "output_1", "output_2"))
+    assert (told, found["preference"], found["status"]) == (expected, 1, "ok")
+
+
+def test_ordinal_labels_are_for_the_side_they_lean_to(write):
+    pair = {name: held for name, held in PAIR.items() if name != "preference"}
+    rows = [pair | {"raw_preference": label} for label in (1, 2, 3, 4, 0, None)]
+    expected = [1, 1, 2, 2, 1.5, None]
+    assert read(write("a.json", rows), "preferences")["preference"].to_list() == expected
+    csv = "instruction,output_1,output_2,raw_preference\na,b,c,3\na,b,c,\n"
+    assert read(write("a.csv", csv), "preferences")["preference"].to_list() == [2, None]
+    human = [PAIR | {"raw_preference": 1}]
+    assert read(write("b.json", human), "preferences")["preference"].to_list() == [2]
+
+
+def rated(response: str, *marks: object, model: str = "m") -> dict:
+    """A completion as UltraFeedback has it, with a mark for each aspect."""
+    return {
+        "response": response,
+        "model": model,
+        "annotations": {str(n): {"Rating": mark, "Rationale": "."} for n, mark in enumerate(marks)},
+        "overall_score": 10,
+    }
+
+
+def test_ratings_become_every_pair_of_different_marks(write):
+    answers = [rated("bad", "1", "2"), rated("good", "5", "N/A"), rated("poor", "1.5", "N/A")]
+    row = {"source": "flan", "instruction": "Sky?", "completions": answers}
+    expected = [("flan", "Sky?", "bad", "good", 2), ("flan", "Sky?", "good", "poor", 1)]
+    columns = ["dataset", "instruction", "output_1", "output_2", "preference"]
+    for path in (write("a.jsonl", json.dumps(row)), write("a.parquet", pl.DataFrame([row]))):
+        rows = read(path, "preferences")
+        assert rows.select(columns).rows() == expected
+        assert rows["generator_2"].to_list() == ["m", "m"]
+
+
+def test_an_overall_score_stands_in_where_no_aspect_was_rated(write):
+    answers = [rated("a", "N/A") | {"overall_score": mark} for mark in (7.5, 8)]
+    rows = read(write("a.json", [{"instruction": "i", "completions": answers}]), "preferences")
+    assert rows["preference"].to_list() == [2]
+
+
+def test_ratings_may_stand_in_a_list_of_their_own(write):
+    row = {
+        "prompt": "i",
+        "generations": ["x", "y", "z"],
+        "ratings": [3, None, 4],
+        "generation_models": ["a", "b", "c"],
+    }
+    (found,) = read(write("a.json", [row]), "preferences").to_dicts()
+    assert (found["instruction"], found["generator_1"], found["generator_2"]) == ("i", "a", "c")
+    assert found["preference"] == 2
+
+
 def test_answers_to_one_prompt_are_counted(write):
     path = write("a.json", [{"instruction": i, "output": "x"} for i in "abaa"])
     assert read(path, "candidates")["sample_index"].to_list() == [0, 0, 1, 2]
@@ -190,8 +293,97 @@ BAD = {
     "other half": ("a.jsonl", '{"a": "\\\\\\uDE00"}', ["line 1", "uDE00"]),
     "too deep": ("a.json", "[" * 100_000, ["row 1", "nested too deeply"]),
     "deep on a line": ("a.jsonl", '{"a": 1}\n{"a": ' + "[" * 100_000, ["line 2", "too deeply"]),
+    "no fifth point": (
+        "a.json",
+        [{"instruction": "a", "output_1": "b", "output_2": "c", "raw_preference": 5}],
+        ["row 1", "'raw_preference'", "5 is none of 1, 2, 3 and 4"],
+    ),
+    "labels up to 4": ("a.json", [PAIR, PAIR | {"preference": 4}], ["row 2", "'raw_preference'"]),
+    "two talks": (
+        "a.json",
+        [{"chosen": [QUESTION, BLUE], "rejected": [*TALK, BLUE]}],
+        ["row 1", "'chosen'", "before the last message"],
+    ),
+    "two prompts": (
+        "a.json",
+        [{"prompt": "Sea?", "chosen": [QUESTION, BLUE], "rejected": [QUESTION, GREEN]}],
+        ["row 1", "another prompt"],
+    ),
+    "messages without prompt": ("a.json", [{"chosen": [BLUE], "rejected": [GREEN]}], ["'prompt'"]),
+    "texts without prompt": ("a.json", [{"chosen": "a", "rejected": "b"}], ["row 1", "'prompt'"]),
+    "no messages": (
+        "a.json",
+        [{"prompt": "i", "chosen": [{"role": "user"}], "rejected": [BLUE]}],
+        ["row 1", "'chosen'", "messages"],
+    ),
+    "a rating in words": (
+        "a.json",
+        [{"instruction": "i", "completions": [rated("a", "good"), rated("b", "2")]}],
+        ["row 1", "'completions'", "good"],
+    ),
+    "ratings alike": (
+        "a.json",
+        [{"instruction": "i", "completions": [rated("a", "2"), rated("b", "2")]}],
+        ["different ratings"],
+    ),
+    "too few ratings": (
+        "a.json",
+        [{"instruction": "i", "generations": ["a", "b"], "ratings": [1]}],
+        ["row 1", "one length"],
+    ),
+    "ratings that are one text": (
+        "a.json",
+        [{"instruction": "i", "generations": ["a", "b"], "ratings": "54"}],
+        ["row 1", "lists of one length"],
+    ),
+    "one rating for all": (
+        "a.json",
+        [{"instruction": "i", "generations": ["a", "b"], "ratings": 5}],
+        ["row 1", "lists of one length"],
+    ),
+    "an endless rating": (
+        "a.json",
+        [{"instruction": "i", "generations": ["a", "b"], "ratings": ["inf", "1"]}],
+        ["row 1", "not numbers"],
+    ),
+    "aspects without names": (
+        "a.json",
+        [{"instruction": "i", "completions": [{"response": "a", "annotations": [1]}]}],
+        ["row 1", "aspects by name"],
+    ),
+    "a talk that ends with a question": (
+        "a.json",
+        [{"chosen": [QUESTION, BLUE, QUESTION], "rejected": [QUESTION, BLUE, GREEN]}],
+        ["row 1", "'chosen'", "end it with the answer"],
+    ),
+    "ratings of nothing": (
+        "a.json",
+        [{"instruction": " ", "completions": [rated("a", "2")]}],
+        ["row 1", "'instruction'"],
+    ),
+    "no list of answers": (
+        "a.json",
+        [{"instruction": "i", "completions": "a"}],
+        ["row 1", "no list of answers"],
+    ),
+    "an answer in numbers": (
+        "a.json",
+        [{"instruction": "i", "completions": [{"response": 7, "score": 1}]}],
+        ["row 1", "7, not a text"],
+    ),
     "long and ragged": ("a.csv", f"a,b\n{'x' * 200_000},y\nx\n", ["line 3", "1 fields"]),
 }
+
+
+def test_a_column_output_2_beside_chosen_and_rejected_is_not_the_rejected_one(write):
+    row = {"instruction": "i", "chosen": "a", "rejected": "b", "output_2": "c"}
+    assert read(write("a.json", [row]), "preferences")["output_2"].to_list() == ["b"]
+
+
+def test_an_answer_of_a_model_without_name_is_nobodys(write):
+    row = {"instruction": "i", "generations": ["a", "b"], "ratings": [1, 2], "models": [None, "m"]}
+    rows = read(write("a.json", [row]), "preferences")
+    assert (rows["generator_1"].item(), rows["generator_2"].item()) == ("", "m")
 
 
 @pytest.mark.parametrize("why", BAD)
@@ -310,3 +502,13 @@ def test_the_tools_own_files_pass_unchanged(shared):
 )
 def test_published_tables_pass_whole(shared, name, kind, rows):
     assert read(shared / name, kind).height == rows
+
+
+def test_flags_of_a_csv_are_read(write):
+    text = f"{HEADER},is_switched\np,a,b,1,true\nq,a,b,2,False\nr,a,b,2,\n"
+    assert read(write("a.csv", text), "preferences")["is_switched"].to_list() == [
+        True,
+        False,
+        False,
+    ]
+    assert "is_switched" in refusal(write("b.csv", f"{HEADER},is_switched\np,a,b,1,maybe\n"))

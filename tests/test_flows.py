@@ -11,9 +11,11 @@ from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.store import Store
+from flows.cli import main
 from flows.leaderboard import methods_named, ranked
+from flows.planning import planned
 from flows.prepare import started
-from tasks.stage import ledger
+from tasks.stage import cap, ledger
 
 SMOKE = Setup(scale="smoke")
 METHODS = ("sft", "feedme", "best_of_n", "dpo", "ppo")
@@ -121,3 +123,43 @@ def test_judging_again_in_another_store_gives_the_same_labels(farm, tmp_path):
         for n in (1, 2)
     )
     assert first.equals(second)
+
+
+def test_a_panel_that_fails_its_self_test_ends_the_run_with_four_and_buys_nothing(
+    farm, tmp_path, capsys
+):
+    fields = (
+        "model: world/judge-gpt4-3, price_per_1k_tokens: 0.03, batch: 5, "
+        "prompt: guided_5.txt, prompt_with_input: guided_5_with_input.txt, "
+        r"answer: {form: choice, first: 'Output \(b\)', second: 'Output \(a\)'}"
+    )
+    exchanged = tmp_path / "exchanged.yaml"
+    exchanged.write_text(f"annotators:\n  - {{name: mine, {fields}}}\n")
+    calls = ledger().counts().calls
+    with pytest.raises(SystemExit) as left:
+        main(["run", "sft", "--setup.scale", "smoke", "--setup.panel", str(exchanged)])
+    assert left.value.code == 4
+    assert "panel exchanged, annotator mine failed its self-test" in capsys.readouterr().err
+    assert ledger().counts().calls == calls
+
+
+def test_a_plan_names_what_is_left_and_costs_nothing(farm):
+    methods, calls = methods_named(METHODS, SMOKE), ledger().counts()
+    done = planned(methods, [SMOKE])
+    assert {line["state"] for line in done["stages"]} == {"cached"} and done["usd_high"] == 0
+    other = planned(methods, [SMOKE.replace(seed=1)])
+    todo = {line["stage"] for line in other["stages"] if line["state"] == "to do"}
+    assert {"annotate", "generate", "fit_reward", "roll_out", "tally"} <= todo
+    assert 0 < other["usd_low"] < other["usd_high"] and other["seconds"] > 0
+    assert ledger().counts() == calls and len(farm.all("leaderboard")) >= 1
+
+
+def test_a_part_of_the_judges_ranks_again_for_nothing(farm, tmp_path, monkeypatch):
+    part = tmp_path / "part.yaml"
+    part.write_text("based_on: world\nonly: [gpt4_1, gpt4_2, gpt4_3, gpt4_4, gpt4_5]\n")
+    monkeypatch.setenv("ALPACAFARM_BUDGET", "")
+    cap(0.0)
+    calls = ledger().counts()
+    rows = farm.read(ranked(methods_named(METHODS, SMOKE), SMOKE.replace(judges=str(part))))
+    assert ledger().counts() == calls
+    assert (rows["n_total"] < SMOKE.sizes.eval).all() and (rows["coverage"] == 100.0).all()

@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = "alpacafarm_core"
 EDGES = {
+    f"{CORE}.batch_api",
+    f"{CORE}.client",
     f"{CORE}.files",
     f"{CORE}.formats",
     f"{CORE}.generate",
@@ -32,7 +34,17 @@ EDGES = {
     f"{CORE}.train.offline",
     f"{CORE}.train.online",
 }
-PURE = ["answers", "search", "select", "tally", "templates", "train/logps", "train/rl"]
+PURE = [
+    "answers",
+    "completions",
+    "pacing",
+    "search",
+    "select",
+    "tally",
+    "templates",
+    "train/logps",
+    "train/rl",
+]
 PIPELINE = {"prefect", "tasks", "flows"}
 HEAVY = {"deepspeed", "torch", "transformers", "vllm"}
 WITH_PREFECT = {"tasks/stage.py", "tasks/tally.py"}

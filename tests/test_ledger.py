@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from alpacafarm_core.errors import Damaged, StoreNotWritable
-from alpacafarm_core.ledger import Call, Counts, Ledger, Purchase, call_key, digest
+from alpacafarm_core.ledger import Call, Counts, Ledger, Purchase, Record, call_key, digest
 from alpacafarm_core.llm import Message, Request
 
 
@@ -26,7 +27,7 @@ def test_a_row_is_found_at_its_place_in_the_call(ledger: Ledger) -> None:
     bought = call(size=2)
     ledger.append([Purchase(bought, ("first", "second"))])
     held = ledger.known(["second", "first", "never"])
-    assert held == {"first": (bought, 0), "second": (bought, 1)}
+    assert held == {"first": Record(bought, 0), "second": Record(bought, 1)}
     assert ledger.counts() == Counts(calls=1, rows=2, samples=0, price=0.5)
 
 
@@ -40,6 +41,21 @@ def test_a_row_asked_for_alone_counts_more_than_its_batch(ledger: Ledger) -> Non
     ledger.append([Purchase(call("alone", "Output (b)"), ("row",))])
     ledger.append([Purchase(call("batch", "?", size=5), ("row", "other"))])
     assert ledger.known(["row"])["row"].call.key == "alone"
+
+
+def test_an_interrupt_waits_for_the_answers_in_hand(tmp_path: Path) -> None:
+    presses = ["Ctrl-C"]
+
+    class Interrupted(Ledger):
+        def _append(self, purchases: Sequence[Purchase]) -> None:
+            if presses and presses.pop():
+                raise KeyboardInterrupt
+            super()._append(purchases)
+
+    ledger = Interrupted(tmp_path / "ledger.sqlite")
+    with pytest.raises(KeyboardInterrupt):
+        ledger.append([Purchase(call(), ("row",))])
+    assert list(ledger.known(["row"])) == ["row"]
 
 
 def test_thousands_of_keys_are_looked_up_at_once(ledger: Ledger) -> None:

@@ -1,5 +1,6 @@
 """Sources: files of the user's, split so that nothing evaluated is ever trained on."""
 
+import json
 import os
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_the_reference_answers_what_is_evaluated(source):
     assert prompts_of(rows) == prompts_of(sources.instructions(source, "eval", 100))
     assert rows["output"].to_list() == rows["instruction"].to_list()
     assert set(rows["generator"]) == {"davinci003"}
-    with pytest.raises(BadInput, match="no column 'gpt5' for the reference"):
+    with pytest.raises(BadInput, match="no column 'gpt5' for instructions, only"):
         sources.published(source.replace(reference="gpt5"), 100)
 
 
@@ -80,8 +81,12 @@ def test_a_source_is_checked_before_anything_is_made(source, tmp_path):
     empty = pl.DataFrame({"instruction": ["a", "b"], "davinci003": ["x", None]})
     empty.write_parquet(tmp_path / "empty.parquet")
     file = File.model_validate(tmp_path / "empty.parquet")
-    with pytest.raises(BadInput, match=r"empty.parquet row 2: 'davinci003' is empty"):
+    with pytest.raises(BadInput, match=r"empty.parquet: row 2 has no 'davinci003'"):
         sources.check(source.replace(instructions=file))
+    mixed = tmp_path / "mixed.json"
+    mixed.write_text(json.dumps([{"instruction": i, "davinci003": a} for i, a in ("ax", ("b", 3))]))
+    with pytest.raises(BadInput, match=r"mixed.json: row 2, column 'davinci003': 3 is not text"):
+        sources.check(source.replace(instructions=File.model_validate(mixed)))
     empty.head(1).write_parquet(tmp_path / "one.parquet")
     one = source.replace(instructions=File.model_validate(tmp_path / "one.parquet"))
     with pytest.raises(BadInput, match=r"none falls to the (eval|unlabeled) split"):

@@ -13,9 +13,12 @@ from alpacafarm_core.tally import (
     CSV_COLUMNS,
     avg_length,
     board,
+    by_source,
     paired,
     points,
+    reference_digests,
     tally_file,
+    tally_models,
     win_rate,
 )
 from flows.racing import over_seeds
@@ -125,6 +128,51 @@ def test_a_file_of_pairs_names_models_by_generator():
     assert rows["model"].to_list() == ["x", "y"]
 
 
+def against(model: str, *references: str) -> pl.DataFrame:
+    """Rows of a model that won against references for the prompts a, b, c, ..."""
+    rows = judged(*[2.0] * len(references))
+    return rows.with_columns(
+        generator_2=pl.lit(model), output_1=pl.Series(references), dataset=pl.lit("koala")
+    )
+
+
+def test_coverage_is_the_share_of_rows_with_a_judgement():
+    rows = judged(2, None, -1, 0).with_columns(generator_2=pl.lit("x"))
+    assert tally_models(rows).select("n_total", "coverage").row(0) == (2, 50.0)
+
+
+def test_sources_are_counted_apart():
+    rows = against("x", "r", "s", "t").with_columns(
+        dataset=pl.Series(["koala", "vicuna", ""]), preference=pl.Series([2.0, 1.0, 1.0])
+    )
+    found = by_source(rows).select("model", "dataset", "win_rate", "n_total").rows()
+    assert found == [("x", "koala", 100, 1), ("x", "vicuna", 0, 1)]
+
+
+def test_models_judged_against_the_same_references_share_a_digest():
+    rows = pl.concat([against("x", "r", "s"), against("y", "r", "s").reverse()])
+    found = reference_digests(rows)
+    assert found["x"] == found["y"] != reference_digests(against("x", "r", "t"))["x"]
+
+
+def test_a_merged_input_is_the_same_prompt():
+    ours = against("x", "r").with_columns(input=pl.lit("i"))
+    merged = against("y", "other").with_columns(instruction=pl.lit("a\n\ni"))
+    with pytest.raises(BadInput):
+        reference_digests(pl.concat([ours, merged]))
+
+
+def test_a_model_judged_against_other_references_is_refused():
+    rows = [against("x", "r", "s"), against("y", "r", "s"), against("odd", "r", "other")]
+    with pytest.raises(BadInput, match=r"'odd' .* than 'x' .* the output_1 of 1 prompts differ"):
+        reference_digests(pl.concat(rows))
+
+
+def test_prompts_that_only_one_model_has_are_no_difference():
+    digests = reference_digests(pl.concat([against("x", "r", "s"), against("y", "r")]))
+    assert len(set(digests.values())) == 2
+
+
 def test_an_error_over_seeds_needs_one_of_every_seed():
     rows = {"model": ["sft", "sft"], "win_rate": [40.0, 50.0], "n_wins": [4, 5]}
     first = pl.DataFrame({**rows, "paired_error": [3.0, 4.0], "utility_paired_error": [1.0, None]})
@@ -141,6 +189,15 @@ def test_a_model_in_two_files_is_refused(tmp_path):
         ).write_parquet(tmp_path / f"{name}.parquet")  # fmt: skip
     with pytest.raises(BadInput, match=r"model 'same' stands in .*a.parquet and .*b.parquet"):
         tallied([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+
+
+def test_files_are_tallied_together_with_the_digest_of_their_reference(tmp_path):
+    for model in ("a", "b"):
+        against(model, "r", "s").write_parquet(tmp_path / f"{model}.parquet")
+    found = tallied([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+    assert found.rows["reference"].n_unique() == 1
+    assert found.published().columns == CSV_COLUMNS
+    assert found.sources.select("model", "dataset").rows() == [("a", "koala"), ("b", "koala")]
 
 
 def test_a_chart_has_a_bar_for_every_model_that_was_judged():

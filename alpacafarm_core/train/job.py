@@ -32,7 +32,7 @@ from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.values import Value
 
-CALL, RESULT, ROWS, FAILED = "call.json", "result.json", "result.parquet", "failed"
+CALL, RESULT, ROWS = "call.json", "result.json", "result.parquet"
 
 # One job at a time in this process: loading a model is not safe in several threads at once.
 HERE = threading.Lock()
@@ -106,10 +106,11 @@ def _call_apart(function: str, arguments: tuple[Any, ...], machine: Machine) -> 
         _run(folder, function, machine.deadline)
         if (folder / ROWS).is_file():
             return pl.read_parquet(folder / ROWS)
-        result = json.loads((folder / RESULT).read_text())
-        if (folder / FAILED).is_file():
-            raise getattr(errors, result["error"])(result["message"])
-        return result
+        match json.loads((folder / RESULT).read_text()):
+            case {"error": kind, "message": message}:
+                raise getattr(errors, kind)(message)
+            case {"result": result}:
+                return result
 
 
 def _run(folder: Path, function: str, deadline: float) -> None:
@@ -171,12 +172,12 @@ def _serve(folder: Path) -> None:
     try:
         result = _found(asked["function"])(*arguments)
     except errors.FarmError as error:
-        (folder / FAILED).touch()
-        result = {"error": type(error).__name__, "message": str(error)}
-    if isinstance(result, pl.DataFrame):
-        result.write_parquet(folder / ROWS)
+        said = {"error": type(error).__name__, "message": str(error)}
     else:
-        (folder / RESULT).write_text(json.dumps(result))
+        if isinstance(result, pl.DataFrame):
+            return result.write_parquet(folder / ROWS)
+        said = {"result": result}
+    (folder / RESULT).write_text(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -64,21 +64,13 @@ def ask(requests: Sequence[Request]) -> list[Answer]:
 
 
 def _answer(request: Request) -> Answer:
-    if request.model == "world/refuse":
+    if request.model == REFUSING:
         return _written(request, _REFUSAL)
-    decide = _decider(request.model)
+    decide = DECIDERS.get(request.model)
     if decide is None:
         return failed(f"the built-in world has no model {request.model}", rejected=True)
     opinions = [decide(shown, request) for shown in examples(request.messages[-1].content)]
     return _written(request, _text(request, opinions))
-
-
-def _decider(model: str) -> Decide | None:
-    if model in TASTES:
-        return partial(_by_taste, TASTES[model])
-    return {"world/oracle": _by_utility, "world/always-first": _first, "world/coin": _coin}.get(
-        model
-    )
 
 
 def _by_taste(taste: Taste, shown: Shown, request: Request) -> Opinion:
@@ -101,6 +93,16 @@ def _coin(shown: Shown, request: Request) -> Opinion:
 
 def _named(first_is_better: bool) -> Opinion:
     return Opinion(first_is_better, f"Output ({'a' if first_is_better else 'b'}) is better.")
+
+
+REFUSING = "world/refuse"
+DECIDERS: dict[str, Decide] = {
+    **{model: partial(_by_taste, taste) for model, taste in TASTES.items()},
+    "world/oracle": _by_utility,
+    "world/always-first": _first,
+    "world/coin": _coin,
+}
+MODELS = (*DECIDERS, REFUSING)
 
 
 def examples(text: str) -> list[Shown]:

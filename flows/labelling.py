@@ -1,0 +1,176 @@
+"""A file of pairs to a file of labels: `alpacafarm annotate`."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import Field
+
+from alpacafarm_core import endpoints, files, selftest
+from alpacafarm_core.annotate import Judged, judge, kept, outstanding
+from alpacafarm_core.errors import BadInput
+from alpacafarm_core.estimate import estimated
+from alpacafarm_core.llm import nobody
+from alpacafarm_core.panel import Panel, load
+from alpacafarm_core.values import Value
+from tasks.stage import cap, ledger, opened, purse, store
+
+WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
+    ".parquet": pl.DataFrame.write_parquet,
+    ".json": pl.DataFrame.write_json,
+    ".jsonl": pl.DataFrame.write_ndjson,
+    ".csv": pl.DataFrame.write_csv,
+}
+ENDPOINT = re.compile(r"https?://[^@\s]+")
+ADDED = (
+    *("preference", "annotator", "status", "is_switched", "is_noisy", "raw_completion"),
+    *("prompt_digest", "tokens", "price", "seconds"),
+)
+
+
+class Labelling(Value):
+    """What is to be labelled, and how."""
+
+    pairs: Path = Field(description="Pairs: instruction, input?, output_1, output_2")
+    panel: str = Field(description="Shipped panel, YAML file or alpaca_eval folder")
+    base_url: str | None = Field(default=None, description="Endpoint instead of the panel's own")
+    seed: int = Field(default=0, ge=0, description="Seed of draws and answers")
+    flip: float | None = Field(default=None, ge=0, le=1, description="Share of labels flipped")
+    both_orders: bool = Field(default=False, description="A row for each order of showing")
+    offline: bool = Field(default=False, description="Buy nothing: the ledger's answers alone")
+
+
+def labelled(work: Labelling, out: Path, budget: float | None = None) -> dict[str, Any]:
+    """Label a file, write another, and say what it took.
+
+    Raises BadInput before anything is asked, JudgeFailed when the panel fails its self-test, and
+    BudgetReached at the cap; then no file is written, and a rerun buys only the rest.
+    """
+    started = time.time()
+    refuse_place(out)
+    cap(budget)
+    panel, (raw, pairs) = _panel(work), files.read_pairs(work.pairs)
+    refuse_loss(raw, work.pairs, out)
+    selftest.check(panel)
+    judged = kept(pairs, panel)
+    if not judged.any():
+        raise BadInput(f"{work.pairs}: no pair is drawn for {', '.join(panel.only)}; keep others")
+    raw, pairs = raw.filter(judged), pairs.filter(judged)
+    ask = nobody if work.offline else endpoints.ask_for(panel.endpoint, store().root)
+    parts = [
+        judge(rows, each, ask, ledger(), purse()) for rows, each in _showings(pairs, panel, work)
+    ]
+    written(rows_of(raw, parts), out)
+    return _document(parts) | {"seconds": round(time.time() - started, 3)}
+
+
+def priced(work: Labelling, folder: Path) -> dict[str, Any]:
+    """What labelling a file would take; nobody is asked and nothing is written."""
+    panel, (_, pairs) = _panel(work), files.read_pairs(work.pairs)
+    with opened(folder) as (_, known):
+        batches = [
+            batch
+            for rows, each in _showings(pairs, panel, work)
+            for batch in outstanding(rows, each, known)
+        ]
+    whole = estimated(batches)._asdict()
+    state = "to do" if batches else "cached"
+    line = {"stage": "annotate", "artifact": str(work.pairs), "state": state, "seconds": None}
+    sums = {name: whole[name] for name in ("calls", "tokens", "usd_low", "usd_high")}
+    return {"stages": [line | whole], **sums}
+
+
+def _panel(work: Labelling) -> Panel:
+    panel = load(work.panel, flip=work.flip, seed=work.seed)
+    if work.base_url is not None:
+        if not ENDPOINT.fullmatch(work.base_url):
+            raise BadInput(f"base_url {work.base_url!r} is no endpoint; give http(s)://HOST/v1")
+        moved = (each.replace(endpoint=work.base_url) for each in panel.annotators)
+        panel = panel.replace(annotators=tuple(moved))
+    endpoints.check(panel)
+    return panel
+
+
+def _showings(
+    pairs: pl.DataFrame, panel: Panel, work: Labelling
+) -> list[tuple[pl.DataFrame, Panel]]:
+    """The pairs as the panel orders them; or in either order, as given first."""
+    if not work.both_orders:
+        return [(pairs, panel)]
+    return [(pairs, panel.replace(order=order)) for order in ("fixed", "switched")]
+
+
+def rows_of(raw: pl.DataFrame, parts: Sequence[Judged]) -> pl.DataFrame:
+    """The file's own columns, and those that judging adds; orders one below the other."""
+    own = raw.drop(ADDED, strict=False)
+    labels = [part.preferences.select(ADDED) for part in parts]
+    return pl.concat([own.hstack(each) for each in labels])
+
+
+def _document(parts: Sequence[Judged]) -> dict[str, Any]:
+    labels = pl.concat([part.preferences["preference"] for part in parts])
+    spent = [part.spending for part in parts]
+    return {
+        "rows": labels.len(),
+        "coverage": 1 - labels.null_count() / labels.len(),
+        "calls": sum(each.calls for each in spent),
+        "bought": sum(each.rows_bought for each in spent),
+        "from_ledger": sum(each.rows_from_ledger for each in spent),
+        "failed": sum(each.rows_failed for each in spent),
+        "complaint": next((each.complaint for each in spent if each.complaint), ""),
+        "cost_usd": sum(each.price for each in spent),
+    }
+
+
+def refuse_place(out: Path) -> None:
+    """Refuse a place that cannot be written, before anything is bought for it."""
+    if out.suffix not in WRITERS:
+        raise BadInput(f"--out {out}: unknown ending; use one of {', '.join(WRITERS)}")
+    if out.is_dir():
+        raise BadInput(f"--out {out} is a folder; give the name of a file")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise BadInput(f"cannot write into {out.absolute().parent}; choose another --out")
+
+
+def refuse_loss(raw: pl.DataFrame, pairs: Path, out: Path) -> None:
+    """Refuse to put labels in place of those that the file itself came with."""
+    lost = [name for name in ADDED if name in raw.columns]
+    if lost and out.resolve() == pairs.resolve():
+        raise BadInput(f"--out {out} would take the place of its own {lost[0]!r}; choose another")
+
+
+def writable(rows: pl.DataFrame, ending: str) -> pl.DataFrame:
+    """Columns that the format cannot hold, lists or objects of any kind, as JSON text."""
+    nested = [
+        name
+        for name, kind in rows.schema.items()
+        if kind == pl.Object or (ending == ".csv" and kind.is_nested())
+    ]
+    texts = [
+        pl.Series(name, [None if each is None else _json(each) for each in rows[name].to_list()])
+        for name in nested
+    ]
+    return rows.with_columns(each.cast(pl.String) for each in texts)
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def written(rows: pl.DataFrame, out: Path) -> None:
+    """Write the whole file, or none; raises BadInput."""
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        WRITERS[out.suffix](writable(rows, out.suffix), draft)
+        draft.replace(out)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise BadInput(f"cannot write {out} ({error}); choose another --out") from error
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,175 @@
+"""The two studies of AlpacaFarm: over-optimisation, and whether simulation ranks as people do."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from pydantic import Field
+
+from alpacafarm_core.artifacts import Candidates, Curves, Leaderboard, Preferences, Ranks
+from alpacafarm_core.curves import Pool, Run
+from alpacafarm_core.errors import BadInput
+from alpacafarm_core.farm import Evaluation, Farm, Start
+from alpacafarm_core.methods import METHODS
+from alpacafarm_core.methods.dpo import DPO
+from alpacafarm_core.methods.ppo import PPO
+from alpacafarm_core.panel import load
+from alpacafarm_core.settings import Fitting, Sampling, Truth
+from alpacafarm_core.setup import Setup, World
+from alpacafarm_core.weights import Policy, RewardModel
+from flows.evaluate import answered, judged
+from flows.leaderboard import Dollars, methods_named, ranked
+from flows.prepare import FARM, admitted, started
+from tasks import study
+from tasks.stage import cap, in_flow_run, store
+
+LABELS = {"noisy pool": ("world", 0.25), "clean judge": ("world_clean", 0.0)}
+SIZES = (1, 2, 4, 8, 16, 32)
+STEPS = (5, 10, 20, 40)
+BETAS = (0.5, 0.1, 0.02)
+WRITERS = (0.3, 0.9)
+
+
+def overoptimised(
+    setup: Setup, steps: Sequence[int] = STEPS, betas: Sequence[float] = BETAS
+) -> Curves:
+    """Best-of-n over n, PPO over steps and DPO over beta, with noisy and with clean labels."""
+    _refuse_other_worlds(setup)
+    setup = admitted(setup)
+    pools, runs = [], []
+    for labels, (panel, flip) in LABELS.items():
+        mine = setup.replace(panel=panel, flip=flip)
+        start = started(mine)
+        reward = FARM.fit_reward(
+            start.policy, start.preferences, Fitting.at(setup.scale).seeded(setup.seed)
+        )
+        pools.append(best_of_pool(f"best-of-n, {labels}", mine, start, reward))
+        for count in steps:
+            policy = _ppo(setup, count).optimise(FARM, start)
+            runs.append(_run(f"PPO, {labels}", float(count), mine, policy, (start, reward)))
+        for beta in betas:
+            dpo = DPO.at(setup.scale).replace(beta=beta).seeded(setup.seed)
+            policy = dpo.optimise(FARM, start)
+            runs.append(_run(f"DPO, {labels}", beta, mine, policy, (start, reward)))
+    return study.curves(pools, runs, SIZES)
+
+
+def best_of_pool(series: str, setup: Setup, start: Start, reward: RewardModel) -> Pool:
+    """The most samples of every evaluation prompt that any n needs, each scored and judged."""
+    prompts = FARM.instructions(setup.source, "eval", setup.sizes.eval)
+    sampling = Sampling(
+        n=max(SIZES),
+        temperature=setup.sizes.temperature,
+        max_tokens=setup.sizes.max_tokens,
+        seed=setup.seed,
+    )
+    samples = FARM.generate(start.policy, prompts, sampling)
+    each = [study.nth(samples, index) for index in range(max(SIZES))]
+    return Pool(
+        series=series,
+        proxy=FARM.score(samples, reward),
+        truth=FARM.score(samples, Truth()),
+        judged=tuple(_by(one, setup, setup.judges) for one in each),
+        human=tuple(_by(one, setup, "people") for one in each),
+    )
+
+
+def _by(answers: Candidates, setup: Setup, panel: str) -> Preferences:
+    """Answers against the reference's, judged by a panel."""
+    reference = FARM.published(setup.source, setup.sizes.eval)
+    return FARM.annotate(answers, reference, load(panel, seed=setup.seed))
+
+
+def _ppo(setup: Setup, steps: int) -> PPO:
+    """PPO at a constant rate, so that a longer run begins with a shorter one."""
+    ppo = PPO.at(setup.scale)
+    training = ppo.objective.training.replace(schedule="constant")
+    objective = ppo.objective.replace(steps=steps, training=training)
+    return ppo.replace(objective=objective).seeded(setup.seed)
+
+
+def _run(
+    series: str, x: float, setup: Setup, policy: Policy, origin: tuple[Start, RewardModel]
+) -> Run:
+    start, reward = origin
+    answers = answered(policy, setup)
+    prompts = FARM.instructions(setup.source, "val", setup.sizes.val)
+    warm = Sampling(temperature=1.0, max_tokens=setup.sizes.max_tokens, seed=setup.seed)
+    return Run(
+        series=series,
+        x=x,
+        proxy=FARM.score(answers, reward),
+        truth=FARM.score(answers, Truth()),
+        judged=_by(answers, setup, setup.judges),
+        human=_by(answers, setup, "people"),
+        drift=study.drift(FARM.generate(policy, prompts, warm), policy, start.policy),
+    )
+
+
+def compared(methods: Sequence[str], setup: Setup) -> Ranks:
+    """Methods trained and judged in simulation beside the same among people; and two writers."""
+    _refuse_other_worlds(setup)
+    among_people = setup.replace(panel="people", judges="people", flip=0.0)
+    return study.ranks(*(_board(methods, each) for each in (setup, among_people)))
+
+
+def _board(methods: Sequence[str], setup: Setup, farm: Farm = FARM) -> Leaderboard:
+    """The methods' rows and those of a poor and a good writer, by one setup's judges."""
+    chosen = methods_named(methods, setup)
+    ranked(chosen, setup)
+    setup = admitted(setup)
+    start = started(setup)
+    policies = {"base": start.base} | {
+        method.name: method.seeded(setup.seed).optimise(farm, start) for method in chosen
+    }
+    rows: dict[str, Evaluation] = {
+        name: judged(answered(policy, setup), setup) for name, policy in policies.items()
+    }
+    for skill in WRITERS:
+        answers = study.written(setup.source, setup.sizes.eval, skill)
+        rows[f"writer {skill:g}"] = judged(answers, setup)
+    return farm.tally(rows)
+
+
+def _refuse_other_worlds(setup: Setup) -> None:
+    if not isinstance(setup.source, World):
+        raise BadInput(
+            f"source {setup.source.name!r} has no people to ask and no truth; studies run on world"
+        )
+
+
+@flow(log_prints=True)
+def overoptimisation(
+    setup: Setup = Setup(),  # noqa: B008
+    steps: Annotated[list[int], Field(description="PPO steps")] = list(STEPS),  # noqa: B006
+    betas: Annotated[list[float], Field(description="Beta of DPO")] = list(BETAS),  # noqa: B006
+    budget: Dollars = None,
+) -> Curves:
+    """Optimise further and further against a reward model, and see what people would say."""
+    cap(budget)
+    made = overoptimised(setup, steps, betas)
+    _publish("overoptimisation", made)
+    return made
+
+
+@flow(log_prints=True)
+def ranking(
+    methods: Annotated[list[str], Field(description="Methods")] = sorted(METHODS),  # noqa: B008
+    setup: Setup = Setup(),  # noqa: B008
+    budget: Dollars = None,
+) -> Ranks:
+    """Train and judge every method in simulation and among people, and compare the rankings."""
+    cap(budget)
+    made = compared(methods, setup)
+    _publish("ranking", made)
+    return made
+
+
+def _publish(name: str, made: Curves | Ranks) -> None:
+    """The table and the findings on the page of a flow run."""
+    if not in_flow_run():
+        return
+    create_table_artifact(key=name, table=store().read(made).to_dicts())
+    notes = "\n".join(f"- {key}: {held}" for key, held in store().manifest(made).notes.items())
+    create_markdown_artifact(key=f"{name}-findings", markdown=notes or "nothing noted")

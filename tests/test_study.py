@@ -1,0 +1,60 @@
+"""The studies at scale "smoke", end to end, and a ranking from a file."""
+
+import json
+
+import pytest
+
+from alpacafarm_core.errors import BadInput
+from alpacafarm_core.setup import Files, Setup
+from flows.study import compared, overoptimised
+from tests.test_cli import complaint, typed
+
+SMOKE = Setup(scale="smoke")
+
+
+def test_over_optimisation_has_a_curve_a_label_and_ends_further_away(store):
+    made = overoptimised(SMOKE, steps=[1, 3], betas=[0.1])
+    rows, notes = store.read(made), store.manifest(made).notes
+    series = {"best-of-n", "PPO", "DPO"}
+    assert set(rows["series"]) == {
+        f"{s}, {k}" for s in series for k in ("noisy pool", "clean judge")
+    }
+    for name in ("best-of-n, noisy pool", "best-of-n, clean judge"):
+        own = rows.filter(rows["series"] == name)
+        assert own["x"].to_list() == [1, 2, 4, 8, 16, 32]
+        assert own["kl"].is_sorted() and own["proxy"].is_sorted()
+    assert rows.drop("win_error", "human_error").null_count().sum_horizontal()[0] == 0
+    assert set(notes["peaks"]) == set(rows["series"])
+    assert (store.path(made) / "plot.png").is_file()
+    assert overoptimised(SMOKE, steps=[1, 3], betas=[0.1]) == made
+
+
+def test_a_ranking_has_a_row_for_every_model_and_says_how_alike(store):
+    made = compared(["sft"], SMOKE)
+    rows, notes = store.read(made), store.manifest(made).notes
+    assert set(rows["model"]) == {"base", "sft", "writer 0.3", "writer 0.9"}
+    assert rows["human"].is_between(0, 100).all() and -1 <= notes["spearman"] <= 1
+    low, high = notes["spearman_interval"]
+    assert low <= high
+
+
+def test_studies_need_a_world_whose_people_can_be_asked(store, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    path = {"path": tmp_path / "rows.jsonl", "digest": "x"}
+    source = Files(instructions=path, demonstrations=path)
+    with pytest.raises(BadInput, match="studies run on world"):
+        compared(["sft"], SMOKE.replace(source=source))
+
+
+def test_a_file_of_rates_is_ranked_and_a_wrong_one_refused(store, tmp_path, capsys):
+    file = tmp_path / "rates.csv"
+    file.write_text("model,simulated,human\na,1,1\nb,2,3\nc,3,2\n")
+    assert typed("study", "ranking", "--file", file, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["spearman"] == pytest.approx(0.5) and document["swaps"] == [["c", "b"]]
+    file.write_text("model,simulated,human\na,1,1\nb,x,3\nc,3,2\n")
+    assert typed("study", "ranking", "--file", file) == 2
+    assert "row 2, column 'simulated': not a number" in complaint(capsys)
+    file.write_text("model,simulated\na,1\n")
+    assert typed("study", "ranking", "--file", file) == 2
+    assert "no column 'human'" in complaint(capsys)
