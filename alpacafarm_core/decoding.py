@@ -6,7 +6,6 @@ depends on another's. B is rows still running, V vocabulary, L tokens so far.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from alpacafarm_core.settings import Sampling
 
 BATCH = 256
 LEAST = torch.finfo(torch.bfloat16).min
+ROOM = 16  # tokens of room in a cache when it grows
 CARRIED = 0.7  # share of a batch still running at which the rest is dropped
 
 
@@ -58,7 +58,7 @@ class TransformersSampler:
     def _batch(
         self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]
     ) -> list[list[int]]:
-        running = _Running(self.model, prompts, sampling.max_tokens)
+        running = _Running(self.model, prompts)
         states = np.array(seeds, dtype=np.uint64)
         drawn: list[list[int]] = [[] for _ in prompts]
         for step in range(sampling.max_tokens):
@@ -81,7 +81,7 @@ class _Running:
     Prompts are padded on the left; `seen` [B, L] is true on real tokens.
     """
 
-    def __init__(self, model: Any, prompts: list[list[int]], room: int) -> None:
+    def __init__(self, model: Any, prompts: list[list[int]]) -> None:
         self.model = model
         self.rows = list(range(len(prompts)))
         unique = list(dict.fromkeys(map(tuple, prompts)))
@@ -89,7 +89,7 @@ class _Running:
         ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in unique], device=device)
         lengths = torch.tensor([len(p) for p in unique], device=device)
         self.seen = torch.arange(longest, device=device) >= longest - lengths[:, None]
-        self.cache = Cache(layer_class_to_replicate=partial(_RoomyLayer, room))
+        self.cache = Cache(layer_class_to_replicate=_RoomyLayer)
         self.logits = self._forward(ids, _causal(self.seen))
         where = {prompt: i for i, prompt in enumerate(unique)}
         self._keep(torch.tensor([where[tuple(p)] for p in prompts], device=device))
@@ -129,9 +129,9 @@ class _Running:
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """A cache layer that writes into room it has reserved instead of copying itself every step."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.room, self.used = room, 0
+        self.used = 0
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
@@ -139,14 +139,26 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         """Append keys and values, each [B, heads, new, width]; returns all so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            rows, heads, new, width = key_states.shape
-            self.keys = key_states.new_empty(rows, heads, new + self.room, width)
-            self.values = torch.empty_like(self.keys)
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
         end = self.used + key_states.shape[-2]
+        if end > self.keys.shape[-2]:
+            self.keys, self.values = self._roomier(self.keys, end), self._roomier(self.values, end)
         self.keys[:, :, self.used : end] = key_states
         self.values[:, :, self.used : end] = value_states
         self.used = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows; whole rows are copied at a time, which indexing does not."""
+        self.keys, self.values = (
+            torch.index_select(held, 0, indices) for held in (self.keys, self.values)
+        )
+
+    def _roomier(self, held: Tensor, end: int) -> Tensor:
+        rows, heads, _, width = held.shape
+        room = held.new_empty(rows, heads, end + ROOM, width)
+        room[:, :, : self.used] = held[:, :, : self.used]
+        return room
 
     def get_seq_length(self) -> int:
         """Tokens held."""

@@ -25,8 +25,8 @@ from alpacafarm_core.settings import Fitting
 from alpacafarm_core.train.batches import (
     Pair,
     Tokens,
+    alike,
     batch_of,
-    by_length,
     labelled,
     padded,
     pairs,
@@ -65,8 +65,7 @@ def fit(
         scorer.tokenizer.model_max_length = fitting.training.max_length
         decided = labelled(preferences)
         split = _split(decided, scorer, fitting)
-        lengths = [pair.length for pair in split.learned]
-        plans = list(plan(lengths, fitting.training, machine.micro_batch))
+        plans = list(plan(split.learned, fitting.training, machine.micro_batch))
         learn = partial(accumulate, scorer, split.learned, machine)
         steps = descend(scorer.model, fitting.training, plans, learn)
     save(scorer, out)
@@ -93,7 +92,7 @@ def scores(scorer: Loaded, rows: Sequence[Tokens], machine: Machine) -> list[flo
     """The reward of each response, read at its last token before the end token."""
     fitted = [scorable(row, scorer) for row in rows]
     found = torch.zeros(len(rows))
-    for micro in by_length(range(len(rows)), [row.length for row in fitted], machine.micro_batch):
+    for micro in alike(fitted, range(len(rows)), machine.micro_batch):
         batch = padded([fitted[row] for row in micro]).to(begin(machine))
         with autocast(machine):
             found[micro] = response_scores(scorer.model, batch).cpu()
@@ -179,7 +178,7 @@ def _accuracy(scorer: Loaded, of: Sequence[Pair], machine: Machine) -> float | N
     if not of:
         return None
     right = 0
-    for micro in by_length(range(len(of)), [pair.length for pair in of], machine.micro_batch):
+    for micro in alike(of, range(len(of)), machine.micro_batch):
         right += int((_margins(scorer.model, [of[row] for row in micro], machine) > 0).sum())
     return right / len(of)
 

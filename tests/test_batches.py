@@ -1,5 +1,6 @@
 """Rows to tensors: ids that are never changed, positions, masks, and the order of steps."""
 
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from alpacafarm_core.settings import Training
 from alpacafarm_core.train.batches import (
     Pair,
     Tokens,
+    alike,
     batch_of,
-    by_length,
     encode,
     labelled,
     padded,
@@ -152,9 +153,13 @@ def test_a_row_is_shared_only_where_the_prompt_is_long_enough_to_save_something(
     assert batch_of([short], sharing=True).ids.shape == (2, 21)
 
 
+def rows_of(lengths: Iterable[int]) -> list[Tokens]:
+    return [Tokens([3], [7] * length) for length in lengths]
+
+
 def test_every_epoch_has_every_row_once_in_another_order():
     training = Training(epochs=2, batch=4, seed=3)
-    steps = list(plan([1] * 10, training, micro=3))
+    steps = list(plan(rows_of([1] * 10), training, micro=3))
     assert [sum(map(len, step)) for step in steps] == [4, 4, 2] * 2
     epochs = [
         [row for step in part for micro in step for row in micro] for part in (steps[:3], steps[3:])
@@ -163,17 +168,25 @@ def test_every_epoch_has_every_row_once_in_another_order():
 
 
 def test_the_plan_is_the_seeds_and_the_micro_batch_does_not_change_its_steps():
-    lengths, training = list(range(20)), Training(epochs=1, batch=8, seed=3)
+    rows, training = rows_of(range(1, 21)), Training(epochs=1, batch=8, seed=3)
 
     def steps(training: Training, micro: int) -> list[list[int]]:
-        return [sorted(chain.from_iterable(step)) for step in plan(lengths, training, micro)]
+        return [sorted(chain.from_iterable(step)) for step in plan(rows, training, micro)]
 
     assert steps(training, 1) == steps(training, 8)
     assert steps(training, 8) != steps(training.replace(seed=4), 8)
 
 
 def test_micro_batches_hold_rows_of_similar_length():
-    assert by_length([0, 1, 2, 3], [5, 9, 1, 7], 2) == [[1, 3], [0, 2]]
+    assert alike(rows_of([5, 9, 1, 7]), range(4), 2) == [[1, 3], [0, 2]]
+
+
+def test_micro_batches_are_of_one_template_where_there_are_few():
+    one, other = [1] * 9, [2] * 9
+    rows = [Tokens(one, [7] * 3), Tokens(other, [7] * 4), Tokens(one, [7] * 5), Tokens(one, [7])]
+    assert alike(rows, range(4), 2) == [[2, 0], [3], [1]]
+    prompts = [Tokens([first] * 9, [7] * first) for first in range(1, 7)]
+    assert alike(prompts, range(6), 3) == [[5, 4, 3], [2, 1, 0]]
 
 
 @pytest.mark.parametrize(

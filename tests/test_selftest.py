@@ -1,6 +1,5 @@
 """The self-test: sound panels pass in a moment, others are refused before a call is paid."""
 
-
 import pytest
 
 from alpacafarm_core import selftest

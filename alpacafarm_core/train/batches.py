@@ -7,7 +7,7 @@ tokens of a row, N responses, R tokens of a response.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -17,6 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alpacafarm_core.prompts import render
 from alpacafarm_core.settings import Training
+
+OPENING = 8
+FEW = 4  # templates at most; more openings are no templates
 
 
 class Tokens(NamedTuple):
@@ -30,6 +33,11 @@ class Tokens(NamedTuple):
         """Tokens of both."""
         return len(self.prompt) + len(self.response)
 
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The first tokens of the prompt, by which templates are told apart."""
+        return tuple(self.prompt[:OPENING])
+
 
 class Pair(NamedTuple):
     """The preferred and the other response to one prompt."""
@@ -41,6 +49,11 @@ class Pair(NamedTuple):
     def length(self) -> int:
         """Tokens of the longer one."""
         return max(self.chosen.length, self.rejected.length)
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The first tokens of the prompt."""
+        return self.chosen.opening
 
 
 Example = Tokens | Pair
@@ -195,23 +208,33 @@ def _long(ids: list[int]) -> Tensor:
     return torch.tensor(ids, dtype=torch.long)
 
 
-def plan(lengths: Sequence[int], training: Training, micro: int) -> Iterator[list[list[int]]]:
-    """Row indices of every optimiser step, cut into micro-batches of similar length.
+def plan(examples: Sequence[Example], training: Training, micro: int) -> Iterator[list[list[int]]]:
+    """Row indices of every optimiser step, cut into micro-batches of rows that are alike.
 
     Each epoch is a new shuffle; the last step of an epoch may be smaller. The micro-batch size
     changes neither the order of the steps nor what is in them.
     """
     shuffle = torch.Generator().manual_seed(training.seed)
     for _ in range(training.epochs):
-        order: list[int] = torch.randperm(len(lengths), generator=shuffle).tolist()
+        order: list[int] = torch.randperm(len(examples), generator=shuffle).tolist()
         for start in range(0, len(order), training.batch):
-            yield by_length(order[start : start + training.batch], lengths, micro)
+            yield alike(examples, order[start : start + training.batch], micro)
 
 
-def by_length(rows: Sequence[int], lengths: Sequence[int], micro: int) -> list[list[int]]:
-    """Row indices sorted by length, longest first, in micro-batches of `micro`."""
-    order = sorted(rows, key=lambda row: -lengths[row])
-    return [order[start : start + micro] for start in range(0, len(order), micro)]
+def alike(examples: Sequence[Example], rows: Iterable[int], micro: int) -> list[list[int]]:
+    """Row indices in micro-batches of at most `micro`: sorted by length, longest first.
+
+    Where the prompts come from a few templates, each micro-batch is of one template, so that what
+    its rows begin with can be computed once.
+    """
+    order = sorted(rows, key=lambda row: -examples[row].length)
+    templates: dict[tuple[int, ...], list[int]] = {}
+    for row in order:
+        templates.setdefault(examples[row].opening, []).append(row)
+    groups = list(templates.values()) if len(templates) <= FEW else [order]
+    return [
+        group[start : start + micro] for group in groups for start in range(0, len(group), micro)
+    ]
 
 
 def _written(

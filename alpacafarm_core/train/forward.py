@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from alpacafarm_core.train import lean
 from alpacafarm_core.train.batches import Padded
 from alpacafarm_core.train.logps import Head, entropies, token_logprobs
 
@@ -43,25 +44,27 @@ def response_values(critic: Any, batch: Padded) -> Tensor:
 
 def response_scores(scorer: Any, batch: Padded) -> Tensor:
     """The scorer's number at the last token of each response, [N] in float32."""
-    scores: Tensor = scorer.score(_hidden(scorer, batch)[batch.rows, batch.last])[:, 0].float()
+    scores: Tensor = scorer.score(_hidden_at(scorer, batch, batch.rows, batch.last))[:, 0].float()
     return scores
 
 
 def _predicting(model: Any, batch: Padded) -> Tensor:
     """Hidden states that predict a response token, [T, H]."""
     rows = batch.rows[:, None].expand_as(batch.where)
-    return _hidden(model, batch)[rows[batch.mask], batch.where[batch.mask]]
+    return _hidden_at(model, batch, rows[batch.mask], batch.where[batch.mask])
 
 
-def _hidden(model: Any, batch: Padded) -> Tensor:
-    """The last layer's hidden states, [B, L, H]."""
+def _hidden_at(model: Any, batch: Padded, rows: Tensor, at: Tensor) -> Tensor:
+    """The last layer's hidden states at positions `at` [T] of rows `rows` [T], as [T, H]."""
+    if lean.suits(model):
+        return lean.hidden_at(model, batch, rows, at)
     hidden: Tensor = model.base_model(
         input_ids=batch.ids,
         attention_mask=batch.attention,
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
-    return hidden
+    return hidden[rows, at]
 
 
 def _head(model: Any) -> Head:

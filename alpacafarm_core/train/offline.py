@@ -22,8 +22,8 @@ from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import OF_PAIRS, OF_TOKENS, Objective, view_of
 from alpacafarm_core.train.batches import (
     Example,
+    alike,
     batch_of,
-    by_length,
     demonstrations,
     labelled,
     pairs,
@@ -79,7 +79,7 @@ def train(
         known = reference_logprobs(frozen, material.examples, machine)
     course = Course(policy.model, material.examples, known, objective, machine)
     training = objective.training
-    plans = list(plan([e.length for e in material.examples], training, machine.micro_batch))
+    plans = list(plan(material.examples, training, machine.micro_batch))
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)
         steps = descend(policy.model, training, plans, partial(accumulate, course))
@@ -111,9 +111,9 @@ def reference_logprobs(
     reference: Loaded, examples: Sequence[Example], machine: Machine
 ) -> list[list[Tensor]]:
     """Log-probability of each token of each example's responses, chosen before rejected."""
-    device, lengths = begin(machine), [example.length for example in examples]
+    device = begin(machine)
     known: list[list[Tensor]] = [[] for _ in examples]
-    for rows in by_length(range(len(examples)), lengths, machine.micro_batch):
+    for rows in alike(examples, range(len(examples)), machine.micro_batch):
         some = [examples[row] for row in rows]
         responses, batch = responses_of(some), batch_of(some, sharing(reference.model))
         with autocast(machine):

@@ -26,7 +26,7 @@ from alpacafarm_core.sampler import Sampler
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import (
     Tokens,
-    by_length,
+    alike,
     padded,
     prompt_ids,
     prompt_texts,
@@ -203,14 +203,14 @@ def _improve(
     course: Course, rollouts: Rollouts, lesson: rl.Advantages, descent: Descent, at: int
 ) -> dict[str, float]:
     """Every gradient step of one PPO step, all at one learning rate; the means of their figures."""
-    objective, lengths = course.objective, [row.length for row in rollouts.rows]
+    objective, count = course.objective, len(rollouts.rows)
     shuffle = torch.Generator().manual_seed(seed_of(objective.training.seed, "minibatches", at))
     history: list[dict[str, float]] = []
     for _ in range(objective.inner_epochs):
-        order: list[int] = torch.randperm(len(lengths), generator=shuffle).tolist()
+        order: list[int] = torch.randperm(count, generator=shuffle).tolist()
         for start in range(0, len(order), objective.minibatch):
             rows = order[start : start + objective.minibatch]
-            minibatch = by_length(rows, lengths, course.machine.micro_batch)
+            minibatch = alike(rollouts.rows, rows, course.machine.micro_batch)
             figures = accumulate(course, rollouts, lesson, minibatch)
             history.append(figures | descent.step(at))
     return {name: sum(one[name] for one in history) / len(history) for name in history[0]}
@@ -221,8 +221,7 @@ def _looked_at(course: Course, rows: Sequence[Tokens]) -> dict[str, Tensor]:
     """Mask, log-probabilities, entropies and values of all responses, each [B, R]."""
     shape = (len(rows), max(len(row.response) for row in rows))
     found = {name: torch.zeros(shape) for name in ("mask", *PER_TOKEN)}
-    lengths = [row.length for row in rows]
-    for micro in by_length(range(len(rows)), lengths, course.machine.micro_batch):
+    for micro in alike(rows, range(len(rows)), course.machine.micro_batch):
         batch = padded([rows[row] for row in micro]).to(begin(course.machine))
         with autocast(course.machine):
             ours, theirs = judged(course.policy.model, batch), judged(course.reference, batch)
