@@ -7,11 +7,12 @@ from functools import cached_property
 
 from alpacafarm_core.answers import Said, Verdict, read
 from alpacafarm_core.ledger import Call, digest
-from alpacafarm_core.llm import Answer, Request
+from alpacafarm_core.llm import WORLD, Answer, Request
 from alpacafarm_core.panel import Annotator
 from alpacafarm_core.prices import Rates, most_tokens, rates
 from alpacafarm_core.prompts import merged
 from alpacafarm_core.templates import Example, Template, compiled, shortened
+from alpacafarm_core.world.judges import manner
 
 _REFUSED = Verdict(None, "refused")
 PADDING = Example("1+1=", "", "2", "3")
@@ -38,6 +39,8 @@ class Desk:
         sampling = (judge.temperature, judge.max_tokens, self.seed)
         further = (judge.top_p, judge.top_logprobs, self._extra, judge.pads)
         told = further if further != (1.0, 0, "", False) else ()
+        if judge.endpoint == WORLD:
+            told = (*told, manner(judge.model))
         return digest(judge.model, judge.endpoint, judge.api, *sampling, self.text, *told)
 
     @cached_property

@@ -19,7 +19,7 @@ def _worth_repeating(_task: Any, _run: Any, state: Any) -> bool:
 
 @stage(
     Preferences,
-    version=1,
+    version=2,
     retries=2,
     retry_delay_seconds=10,
     retry_condition_fn=_worth_repeating,

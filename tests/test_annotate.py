@@ -15,7 +15,8 @@ from alpacafarm_core.buying import CHUNK
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.llm import Answer, Request, failed
-from alpacafarm_core.panel import Annotator, Panel
+from alpacafarm_core.panel import Annotator, Panel, load
+from alpacafarm_core.world import judges
 
 BLOCK = "I: {instruction}\nA: {output_1}\nB: {output_2}\n"
 BLOCK_WITH_INPUT = "I: {instruction}\nN: {input}\nA: {output_1}\nB: {output_2}\n"
@@ -167,6 +168,17 @@ def test_draws_do_not_depend_on_the_company(ledger: Ledger) -> None:
 def test_another_seed_draws_anew(ledger: Ledger) -> None:
     one, two = (annotate(pairs_of(40), panel_of(seed=seed), Fake(), ledger) for seed in (0, 1))
     assert one["is_switched"].to_list() != two["is_switched"].to_list()
+
+
+def test_a_judge_of_the_world_who_judges_otherwise_is_asked_anew(
+    ledger: Ledger, monkeypatch
+) -> None:
+    panel, rows = load("world").replace(flip=0.0), pairs_of(20)
+    bought = judge(rows, panel, judges.ask, ledger).spending.calls
+    assert bought and judge(rows, panel, judges.ask, ledger).spending.calls == 0
+    changed = {model: taste._replace(longer=9.0) for model, taste in judges.TASTES.items()}
+    monkeypatch.setattr(judges, "TASTES", changed)
+    assert judge(rows, panel, judges.ask, ledger).spending.calls == bought
 
 
 def test_identical_outputs_tie_without_a_call(ledger: Ledger) -> None:

@@ -17,8 +17,8 @@ from alpacafarm_core.world.utility import utility
 
 _QUIRKS = 0.12
 _MISTAKES = 0.08
-_SURE = Taste(longer=0.12, lists=0.1, quirks=_QUIRKS, mistakes=_MISTAKES)
-_HASTY = _SURE._replace(longer=0.16, lists=0.12, mistakes=1.5 * _MISTAKES)
+_SURE = Taste(longer=0.3, lists=0.1, quirks=_QUIRKS, mistakes=_MISTAKES)
+_HASTY = _SURE._replace(longer=0.4, lists=0.12, mistakes=1.5 * _MISTAKES)
 _OLD = _SURE._replace(first=0.05, quirks=1.2 * _QUIRKS, mistakes=1.8 * _MISTAKES)
 
 JUDGES = {
@@ -39,7 +39,7 @@ JUDGES = {
     "world/judge-davinci003-1": _OLD._replace(following=0.6),
     "world/judge-davinci003-2": _OLD._replace(content=0.7),
     "world/judge-davinci003-3": _OLD._replace(content=0.7, form=1.4),
-    "world/judge-davinci003-4": _OLD._replace(content=0.6, first=0.06, longer=0.26),
+    "world/judge-davinci003-4": _OLD._replace(content=0.6, first=0.06, longer=0.65),
 }
 TASTES: dict[str, Taste] = JUDGES | PEOPLE
 
@@ -56,6 +56,11 @@ _COMPACT = re.compile(
 _KEY = re.compile(r'"(\w+)": (?:true|false)')
 _CHARACTERS_PER_TOKEN = 4
 _REFUSAL = "I'm sorry, but I cannot compare these outputs."
+
+
+def manner(model: str) -> str:
+    """How a model of the world judges, as text: who judges otherwise is another judge."""
+    return repr(TASTES.get(model, ""))
 
 
 def ask(requests: Sequence[Request]) -> list[Answer]:
