@@ -7,10 +7,10 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from pydantic import Field
 
-from alpacafarm_core.artifacts import Candidates, Curves, Leaderboard, Preferences, Ranks
+from alpacafarm_core.artifacts import Candidates, Curves, Preferences, Ranks
 from alpacafarm_core.curves import Pool, Run
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.farm import Evaluation, Farm, Start
+from alpacafarm_core.farm import Evaluation, Start
 from alpacafarm_core.methods import METHODS
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.ppo import PPO
@@ -107,21 +107,30 @@ def _run(
     )
 
 
-def compared(methods: Sequence[str], setup: Setup) -> Ranks:
-    """Methods trained and judged in simulation beside the same among people; and two writers."""
+def compared(methods: Sequence[str], setup: Setup, seeds: int = 1) -> Ranks:
+    """Methods trained and judged in simulation beside the same among people; and two writers.
+
+    With several seeds, from that of the setup on, rates are means over as many farms.
+    """
     _refuse_other_worlds(setup)
+    if seeds < 1:
+        raise BadInput(f"seeds={seeds}: a ranking needs one at least")
     among_people = setup.replace(panel="people", judges="people", flip=0.0)
-    return study.ranks(*(_board(methods, each) for each in (setup, among_people)))
+    simulated, human = (
+        [_rows(methods, side.replace(seed=setup.seed + more)) for more in range(seeds)]
+        for side in (setup, among_people)
+    )
+    return study.ranks(simulated, human)
 
 
-def _board(methods: Sequence[str], setup: Setup, farm: Farm = FARM) -> Leaderboard:
+def _rows(methods: Sequence[str], setup: Setup) -> dict[str, Evaluation]:
     """The methods' rows and those of a poor and a good writer, by one setup's judges."""
     chosen = methods_named(methods, setup)
     ranked(chosen, setup)
     setup = admitted(setup)
     start = started(setup)
     policies = {"base": start.base} | {
-        method.name: method.seeded(setup.seed).optimise(farm, start) for method in chosen
+        method.name: method.seeded(setup.seed).optimise(FARM, start) for method in chosen
     }
     rows: dict[str, Evaluation] = {
         name: judged(answered(policy, setup), setup) for name, policy in policies.items()
@@ -129,7 +138,7 @@ def _board(methods: Sequence[str], setup: Setup, farm: Farm = FARM) -> Leaderboa
     for skill in WRITERS:
         answers = study.written(setup.source, setup.sizes.eval, skill)
         rows[f"writer {skill:g}"] = judged(answers, setup)
-    return farm.tally(rows)
+    return rows
 
 
 def _refuse_other_worlds(setup: Setup) -> None:
@@ -157,11 +166,12 @@ def overoptimisation(
 def ranking(
     methods: Annotated[list[str], Field(description="Methods")] = sorted(METHODS),  # noqa: B008
     setup: Setup = Setup(),  # noqa: B008
+    seeds: Annotated[int, Field(description="Farms whose mean counts, 1 at least")] = 1,
     budget: Dollars = None,
 ) -> Ranks:
     """Train and judge every method in simulation and among people, and compare the rankings."""
     cap(budget)
-    made = compared(methods, setup)
+    made = compared(methods, setup, seeds)
     _publish("ranking", made)
     return made
 

@@ -22,12 +22,18 @@ def add_to(app: typer.Typer) -> None:
 
 
 def overoptimisation(
-    context: typer.Context, out: Out = None, store: StorePath = None, as_json: Json = False
+    context: typer.Context,
+    steps: Annotated[str, typer.Option(help="PPO steps, or '' for no PPO.")] = "5,10,20,40",
+    betas: Annotated[str, typer.Option(help="Betas of DPO, or '' for no DPO.")] = "0.5,0.1,0.02",
+    out: Out = None,
+    store: StorePath = None,
+    as_json: Json = False,
 ) -> None:
     """Optimise further and further; `--setup.FIELD V` as in `run`."""
     from flows.study import overoptimised
 
-    _made(overoptimised, (_setup(context.args),), out, store, as_json)
+    ladder = (_numbers("--steps", steps, int), _numbers("--betas", betas, float))
+    _made(overoptimised, (_setup(context.args), *ladder), out, store, as_json)
 
 
 def ranking(
@@ -36,6 +42,7 @@ def ranking(
     file: Annotated[
         Path | None, typer.Option(help="CSV of win rates instead: model, simulated, human.")
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Farms whose mean counts.")] = 1,
     out: Out = None,
     store: StorePath = None,
     as_json: Json = False,
@@ -50,7 +57,7 @@ def ranking(
     from flows.study import compared
 
     names = [name.strip() for name in methods.split(",") if name.strip()] or list(METHODS)
-    _made(compared, (names, _setup(context.args)), out, store, as_json)
+    _made(compared, (names, _setup(context.args), seeds), out, store, as_json)
 
 
 def from_file(file: Path) -> dict[str, Any]:
@@ -79,6 +86,16 @@ def from_file(file: Path) -> dict[str, Any]:
         )
         sides.append(list(zip(rates, errors, strict=True)))
     return agreement([str(model) for model in rows["model"]], sides[0], sides[1])._asdict()
+
+
+def _numbers(option: str, text: str, kind: type[float]) -> list[Any]:
+    """Numbers with commas between; raises BadInput naming the option."""
+    from alpacafarm_core.errors import BadInput
+
+    try:
+        return [kind(each) for each in text.split(",") if each.strip()]
+    except ValueError:
+        raise BadInput(f"{option}={text!r}: give numbers with commas between") from None
 
 
 def _setup(words: list[str]) -> Any:

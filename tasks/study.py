@@ -1,14 +1,16 @@
 """What the studies ask of the farm beyond the methods' own stages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
 from alpacafarm_core import curves as core
 from alpacafarm_core import plots, sources
-from alpacafarm_core.artifacts import Candidates, Curves, Leaderboard, Preferences, Ranks, Scores
+from alpacafarm_core.artifacts import Candidates, Curves, Preferences, Ranks, Scores
+from alpacafarm_core.comparison import across, standard_error
 from alpacafarm_core.curves import PROMPT, Point, Pool, Run
+from alpacafarm_core.farm import Evaluation
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.ranking import agreement
 from alpacafarm_core.setup import Source
@@ -55,22 +57,43 @@ def curves(pools: Sequence[Pool], runs: Sequence[Run], sizes: Sequence[int]) -> 
     return Made(rows, {"peaks": peaks}, files={PLOT: plots.curves(rows)})
 
 
-@stage(Ranks, version=1)
-def ranks(simulated: Leaderboard, human: Leaderboard) -> Made:
-    """Two boards side by side, and how alike they rank."""
-    ours, theirs = (store().read(board) for board in (simulated, human))
+@stage(Ranks, version=2)
+def ranks(
+    simulated: Sequence[Mapping[str, Evaluation]], human: Sequence[Mapping[str, Evaluation]]
+) -> Made:
+    """The same models by two sorts of judges, an entry a seed, and how alike those rank them."""
+    ours, theirs = (_rates(side) for side in (simulated, human))
     rows = ours.join(theirs, on="model", suffix="_human").select(
         "model",
-        simulated="win_rate",
-        simulated_error="standard_error",
-        human="win_rate_human",
-        human_error="standard_error_human",
+        simulated="rate",
+        simulated_error="error",
+        human="rate_human",
+        human_error="error_human",
     )
     inside, outside = (
         list(rows.select(name, f"{name}_error").iter_rows()) for name in ("simulated", "human")
     )
     found = agreement(rows["model"].to_list(), inside, outside)
     return Made(rows, found._asdict(), files={PLOT: plots.ranks(rows)})
+
+
+def _rates(side: Sequence[Mapping[str, Evaluation]]) -> pl.DataFrame:
+    """Win rate and standard error of each model in percent, over prompts and, if many, seeds."""
+    found = []
+    for model in side[0]:
+        runs = [
+            store()
+            .read(rows[model].preferences)
+            .select(*PROMPT, points=100 * (pl.col("preference") - 1))
+            for rows in side
+        ]
+        if len(runs) > 1:
+            mean, error, *_ = across(runs, "points")
+        else:
+            points = runs[0]["points"].drop_nulls().cast(pl.Float64).to_numpy()
+            mean, error = float(points.mean()), standard_error(points)
+        found.append({"model": model, "rate": mean, "error": error})
+    return pl.DataFrame(found)
 
 
 def _of_pool(pool: Pool, sizes: Sequence[int]) -> list[Point]:

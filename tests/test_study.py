@@ -38,6 +38,20 @@ def test_a_ranking_has_a_row_for_every_model_and_says_how_alike(store):
     assert low <= high
 
 
+def test_a_ranking_over_seeds_is_of_the_mean_of_their_farms(store):
+    alone = [store.read(compared([], SMOKE.replace(seed=seed))) for seed in (0, 1)]
+    both = store.read(compared([], SMOKE, seeds=2))
+    for side in ("simulated", "human"):
+        mean = [sum(two) / 2 for two in zip(*(board[side] for board in alone), strict=True)]
+        assert both[side].to_list() == pytest.approx(mean)
+
+
+def test_steps_and_betas_are_numbers(store, capsys):
+    assert typed("study", "overoptimisation", "--steps", "5,x") == 2
+    assert "--steps='5,x': give numbers with commas between" in complaint(capsys)
+    assert typed("study", "ranking", "--seeds", "0") == 2
+
+
 def test_studies_need_a_world_whose_people_can_be_asked(store, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     path = {"path": tmp_path / "rows.jsonl", "digest": "x"}
