@@ -131,9 +131,11 @@ def merged_prompt() -> pl.Expr:
 def reference_digests(pairs: pl.DataFrame) -> dict[str, str]:
     """Digest of the answers each model was judged against, of prompts and texts, in any order.
 
-    Raises BadInput when two models were judged against different answers to one prompt: their
-    rates cannot be compared.
+    Raises BadInput where rates would not be comparable or errors too small: when models, or one
+    model, were judged against different references, or one annotator judged a pair twice.
     """
+    _refuse_repeats(pairs)
+    _refuse_other_generators(pairs)
     texts = pairs.select(MODEL, prompt=merged_prompt(), reference="output_1")
     both = texts.with_columns(pair=pl.concat_str("prompt", "reference", separator="\0").hash())
     once = both.unique("pair")  # by number, as texts are long and most models share them
@@ -177,9 +179,39 @@ def _coverage() -> pl.Expr:
     return (100 * share().is_not_null().mean()).alias("coverage")
 
 
+def _refuse_repeats(pairs: pl.DataFrame) -> None:
+    """Refuse a pair that the same annotator judged twice: a copy adds no knowledge."""
+    names = [MODEL, *PROMPT, "output_1", "output_2", "annotator"]
+    same = pairs.select(pl.struct(set(names) & set(pairs.columns)).hash().alias("pair"))
+    twice = same.with_row_index("row", offset=1).filter(pl.col("pair").is_duplicated())
+    if not twice.height:
+        return
+    one, other = twice.filter(pl.col("pair") == twice["pair"][0])["row"][:2]
+    model = pairs[MODEL][one - 1]
+    raise BadInput(
+        f"rows {one} and {other} of model {model!r} are the same pair, judged by the same "
+        "annotator; keep one of them"
+    )
+
+
+def _refuse_other_generators(pairs: pl.DataFrame) -> None:
+    """Refuse a board on which references were written by several models."""
+    if "generator_1" not in pairs.columns:
+        return
+    named = pairs.filter(pl.col("generator_1") != "")
+    each = named.group_by("generator_1", maintain_order=True).agg(pl.col(MODEL).first())
+    if each.height > 1:
+        (one, first), (other, second), *_ = each.rows()
+        raise BadInput(
+            f"{first!r} was judged against {one!r} and {second!r} against {other!r}; "
+            "tally them apart, or judge both against the same reference"
+        )
+
+
 def _refuse_other_references(held: pl.DataFrame) -> None:
     """Refuse rows of model, prompt and mark in which models have other marks for one prompt."""
     each = held.group_by("prompt", MODEL).agg(pl.col("mark").sort().str.join("\n"))
+    _refuse_two_of_one(each)
     split = each.group_by("prompt").agg(pl.col("mark").n_unique()).filter(pl.col("mark") > 1)
     if not split.height:
         return
@@ -194,6 +226,17 @@ def _refuse_other_references(held: pl.DataFrame) -> None:
         f"({usual}): the output_1 of {split.height} prompts differ; tally them apart, or judge "
         "both against the same"
     )
+
+
+def _refuse_two_of_one(each: pl.DataFrame) -> None:
+    """Refuse a model with several references for a prompt; marks are one a line."""
+    several = each.filter(pl.col("mark").str.contains("\n"))
+    if several.height:
+        model, prompts = several[MODEL][0], several.height
+        raise BadInput(
+            f"model {model!r} was judged against more than one output_1 on {prompts} of its "
+            "prompts; keep the rows of one reference"
+        )
 
 
 def _digest(text: str) -> str:

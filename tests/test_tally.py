@@ -168,6 +168,26 @@ def test_a_model_judged_against_other_references_is_refused():
         reference_digests(pl.concat(rows))
 
 
+def test_a_model_with_two_references_for_a_prompt_is_refused():
+    with pytest.raises(BadInput, match="'x' was judged against more than one output_1 on 1 of"):
+        reference_digests(pl.concat([against("x", "r", "s"), against("x", "t").head(1)]))
+
+
+def test_a_board_has_one_writer_of_references():
+    rows = pl.concat([against("x", "r"), against("y", "r")])
+    rows = rows.with_columns(generator_1=pl.Series(["davinci", "gpt4"]))
+    with pytest.raises(BadInput, match="'x' was judged against 'davinci' and 'y' against 'gpt4'"):
+        reference_digests(rows)
+
+
+def test_a_copy_of_a_row_adds_no_knowledge_and_is_refused():
+    rows = against("x", "r", "s").with_columns(output_2=pl.lit("t"), annotator=pl.lit("one"))
+    other = rows.with_columns(annotator=pl.lit("two"))
+    assert reference_digests(pl.concat([rows, other])) == reference_digests(rows)
+    with pytest.raises(BadInput, match="rows 2 and 3 of model 'x' are the same pair"):
+        reference_digests(pl.concat([rows, rows.tail(1)]))
+
+
 def test_prompts_that_only_one_model_has_are_no_difference():
     digests = reference_digests(pl.concat([against("x", "r", "s"), against("y", "r")]))
     assert len(set(digests.values())) == 2
