@@ -13,10 +13,12 @@ from pydantic import Field
 
 from alpacafarm_core import endpoints, files, selftest
 from alpacafarm_core.annotate import Judged, judge, kept, outstanding
+from alpacafarm_core.deciding import Terms, judge_until_decided
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.estimate import estimated
-from alpacafarm_core.llm import nobody
+from alpacafarm_core.llm import Ask, nobody
 from alpacafarm_core.panel import Panel, load
+from alpacafarm_core.tally import PROMPT
 from alpacafarm_core.values import Value
 from tasks.stage import cap, ledger, opened, purse, store
 
@@ -43,6 +45,9 @@ class Labelling(Value):
     flip: float | None = Field(default=None, ge=0, le=1, description="Share of labels flipped")
     both_orders: bool = Field(default=False, description="A row for each order of showing")
     offline: bool = Field(default=False, description="Buy nothing: the ledger's answers alone")
+    until_decided: float | None = Field(
+        default=None, gt=0, lt=1, description="Stop when the better side is known at this error"
+    )
 
 
 def labelled(work: Labelling, out: Path, budget: float | None = None) -> dict[str, Any]:
@@ -62,11 +67,35 @@ def labelled(work: Labelling, out: Path, budget: float | None = None) -> dict[st
         raise BadInput(f"{work.pairs}: no pair is drawn for {', '.join(panel.only)}; keep others")
     raw, pairs = raw.filter(judged), pairs.filter(judged)
     ask = nobody if work.offline else endpoints.ask_for(panel.endpoint, store().root)
+    if work.until_decided is not None:
+        document = _until_decided((raw, pairs), panel, ask, work, out)
+        return document | {"seconds": round(time.time() - started, 3)}
     parts = [
         judge(rows, each, ask, ledger(), purse()) for rows, each in _showings(pairs, panel, work)
     ]
     written(rows_of(raw, parts), out)
     return _document(parts) | {"seconds": round(time.time() - started, 3)}
+
+
+def _until_decided(
+    tables: tuple[pl.DataFrame, pl.DataFrame], panel: Panel, ask: Ask, work: Labelling, out: Path
+) -> dict[str, Any]:
+    """Label in a random order until it is known which side is better; only judged rows are written.
+
+    `tables` are the file as it is and as pairs.
+    """
+    if work.both_orders:
+        raise BadInput("--until-decided looks at one label a pair; leave out --both-orders")
+    raw, pairs = tables
+    terms = Terms(alpha=work.until_decided or 0.0, seed=work.seed, purse=purse())
+    found = judge_until_decided(pairs, panel, ask, ledger(), terms)
+    places = pairs.select(PROMPT).with_row_index("row")
+    labels = places.join(found.preferences, on=PROMPT, maintain_order="left")
+    part = Judged(labels.drop("row"), found.spending)
+    written(rows_of(raw[labels["row"]], [part]), out)
+    told = ("verdict", "difference", "asked", "total", "calls_saved")
+    bounds = {name: list(getattr(found, name)) for name in ("interval", "likely", "certain")}
+    return _document([part]) | {name: getattr(found, name) for name in told} | bounds
 
 
 def priced(work: Labelling, folder: Path) -> dict[str, Any]:

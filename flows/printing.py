@@ -56,6 +56,15 @@ def show_labelling(document: dict[str, Any], out: Path) -> None:
         f"${document['cost_usd']:.2f} (${per_thousand:.2f} per 1000), "
         f"{document['from_ledger']} known before, {document['seconds']:.1f} s"
     )
+    if "verdict" in document:
+        low, high = document["interval"]
+        said = {"undecided": "output_1 and output_2 are not told apart"}
+        asked = f"{document['asked']} of {document['total']} pairs"
+        print(
+            said.get(document["verdict"], f"output_2 is {document['verdict']} than output_1")
+            + f": {document['difference']:+.1f} points ({low:+.1f} to {high:+.1f}), after {asked}, "
+            f"{document['calls_saved']} calls saved"
+        )
     print(f"labels  {out}")
 
 

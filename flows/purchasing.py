@@ -30,6 +30,7 @@ Flip = Annotated[
     typer.Option(help="Share of labels flipped; default the panel's.", min=0.0, max=1.0),
 ]
 PANEL = "Shipped panel, a .yaml file, or an alpaca_eval evaluator folder."
+UNTIL = "Stop buying when it is decided, at this error rate, which side is better."
 BASE_URL = "OpenAI-compatible endpoint to ask instead of the panel's."
 Names = Annotated[str, typer.Option(help="Names, comma between; default all.")]
 Seeds = Annotated[int, typer.Option(help="How many seeds.", min=1)]
@@ -108,6 +109,9 @@ def annotate(
     flip: Flip = None,
     both_orders: BothOrders = False,
     offline: Annotated[bool, typer.Option(help="Buy nothing; use answers bought before.")] = False,
+    until_decided: Annotated[
+        float | None, typer.Option(help=UNTIL, min=0.0001, max=0.5, show_default=False)
+    ] = None,
     max_concurrency: Annotated[
         int | None, typer.Option(help="Calls under way at a time.", min=1)
     ] = None,
@@ -129,6 +133,7 @@ def annotate(
         flip=flip,
         both_orders=both_orders,
         offline=offline,
+        until_decided=until_decided,
     )
     document = labelled(work, out, budget)
     show_json(document) if as_json else show_labelling(document, out)

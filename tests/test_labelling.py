@@ -176,3 +176,30 @@ def test_the_plan_knows_which_rows_a_coin_decides(store, pairs, tmp_path, capsys
     plan = said(capsys)
     typed("annotate", *words, "--out", tmp_path / "labels.jsonl")
     assert said(capsys)["calls"] == plan["calls"]
+
+
+def test_buying_stops_when_it_is_known_which_side_is_better(store, tmp_path, capsys):
+    prompts = pl.DataFrame(instructions("preference", 400, 0)).select("instruction", "input")
+    prompts = prompts.unique(maintain_order=True)
+    poor, good = (
+        [write(asked, given, skill, n) for n, (asked, given) in enumerate(prompts.rows())]
+        for skill in (0.2, 0.95)
+    )
+    rows = prompts.with_columns(
+        output_1=pl.Series(poor), output_2=pl.Series(good), mine=pl.int_range(prompts.height)
+    )
+    rows.write_parquet(tmp_path / "pairs.parquet")
+    words = ["annotate", tmp_path / "pairs.parquet", "--panel", "world", "--flip", "0"]
+    words += ["--until-decided", "0.05", "--out", tmp_path / "labels.parquet"]
+    assert typed(*words, "--json") == 0
+    found, labels = said(capsys), pl.read_parquet(tmp_path / "labels.parquet")
+    assert found["verdict"] == "better" and found["interval"][0] > 0
+    assert labels.height == found["asked"] < found["total"] == rows.height
+    assert labels["mine"].is_sorted() and labels.drop(labels.columns[5:]).equals(
+        rows[labels["mine"]]
+    )
+    assert typed(*words) == 0
+    printed = capsys.readouterr().out
+    assert "0 bought in 0 calls" in printed and "output_2 is better than output_1" in printed
+    assert typed(*words, "--both-orders") == 2
+    assert "leave out --both-orders" in complaint(capsys)
