@@ -70,12 +70,12 @@ def best_of_pool(series: str, setup: Setup, start: Start, reward: RewardModel) -
         series=series,
         proxy=FARM.score(samples, reward),
         truth=FARM.score(samples, Truth()),
-        judged=tuple(_by(one, setup, setup.judges) for one in each),
-        human=tuple(_by(one, setup, "people") for one in each),
+        judged=tuple(judged_by(one, setup, setup.judges) for one in each),
+        human=tuple(judged_by(one, setup, "people") for one in each),
     )
 
 
-def _by(answers: Candidates, setup: Setup, panel: str) -> Preferences:
+def judged_by(answers: Candidates, setup: Setup, panel: str) -> Preferences:
     """Answers against the reference's, judged by a panel."""
     reference = FARM.published(setup.source, setup.sizes.eval)
     return FARM.annotate(answers, reference, load(panel, seed=setup.seed))
@@ -101,8 +101,8 @@ def _run(
         x=x,
         proxy=FARM.score(answers, reward),
         truth=FARM.score(answers, Truth()),
-        judged=_by(answers, setup, setup.judges),
-        human=_by(answers, setup, "people"),
+        judged=judged_by(answers, setup, setup.judges),
+        human=judged_by(answers, setup, "people"),
         drift=study.drift(FARM.generate(policy, prompts, warm), policy, start.policy),
     )
 

@@ -97,13 +97,18 @@ def _rates(side: Sequence[Mapping[str, Evaluation]]) -> pl.DataFrame:
 
 
 def _of_pool(pool: Pool, sizes: Sequence[int]) -> list[Point]:
+    return core.best_of_points(pool.series, pooled(pool), sizes)
+
+
+def pooled(pool: Pool) -> pl.DataFrame:
+    """A row a sample of every prompt: its reward, utility, and what judges and people said."""
     keys = [*PROMPT, "sample_index"]
     rows = store().read(pool.proxy).select(*keys, proxy="score")
     truth = store().read(pool.truth).select(*keys, utility="score")
     rows = rows.join(truth, on=keys)
     for name, tables in (("win_rate", pool.judged), ("human", pool.human)):
         rows = rows.join(_judged(tables).rename({"preference": name}), on=keys, how="left")
-    return core.best_of_points(pool.series, rows.fill_null(float("nan")), sizes)
+    return rows.fill_null(float("nan"))
 
 
 def _judged(tables: Sequence[Preferences]) -> pl.DataFrame:
