@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 NAMED = "Key of preferences, a file of labels, or FILE:MODEL of a file with several models."
 
 
+TAIL = 20  # resamples beyond an end of the bootstrap interval, twice, for it to mean something
+
+
 class Side(NamedTuple):
     """A model's labels against a reference, its name, and the US dollars behind them."""
 
@@ -42,20 +45,23 @@ def compare(
 
 def compared(first: str, second: str, alpha: float, store: Path | None) -> dict[str, Any]:
     """The comparison as one document, in points; raises BadInput naming the table and the mend."""
-    from alpacafarm_core.comparison import paired, points_per_dollar
+    from alpacafarm_core.comparison import RESAMPLES, paired, points_per_dollar
 
     one, other = side(first, store), side(second, store)
     refuse_unlike(one, other)
     found = paired(one.rows, other.rows, alpha)
     extra = one.dollars - other.dollars
-    names = ("difference", "standard_error", "p_value", "n", "detectable")
+    names = ("difference", "standard_error", "p_value", "n")
+    known = found.n > 1 and found.standard_error > 0
     return {
         "first": one.name,
         "second": other.name,
         "alpha": alpha,
         **{name: getattr(found, name) for name in names},
-        "interval": list(found.interval),
-        "bootstrap": list(found.bootstrap),
+        # Without any spread the data say nothing of an error, and few resamples nothing of tails.
+        "detectable": found.detectable if known else None,
+        "interval": list(found.interval) if known else None,
+        "bootstrap": list(found.bootstrap) if known and alpha * RESAMPLES >= TAIL else None,
         "verdict": _verdict(found.difference, found.p_value, alpha),
         "cost_usd": [one.dollars, other.dollars],
         "points_per_dollar": points_per_dollar(found.difference, extra),
@@ -125,9 +131,7 @@ def _verdict(difference: float, p_value: float, alpha: float) -> str:
 
 def show(document: dict[str, Any]) -> None:
     """The comparison in words."""
-    low, high = document["interval"]
-    from_, to = document["bootstrap"]
-    one, other, sure = document["first"], document["second"], 100 * (1 - document["alpha"])
+    one, other = document["first"], document["second"]
     said = {
         "first": f"{one} is better than {other}",
         "second": f"{other} is better than {one}",
@@ -135,11 +139,18 @@ def show(document: dict[str, Any]) -> None:
     }
     print(f"{said[document['verdict']]} (n = {document['n']}, p = {document['p_value']:.4f})")
     print(f"difference  {document['difference']:+.2f} points ± {document['standard_error']:.2f} SE")
-    print(
-        f"interval    {low:+.2f} to {high:+.2f} ({sure:.0f}%; bootstrap {from_:+.2f} to {to:+.2f})"
-    )
-    print(f"detectable  {document['detectable']:.2f} points with power 80%")
+    _show_interval(document)
     if document["points_per_dollar"] is not None:
         print(f"price       {document['points_per_dollar']:+.2f} points for each further dollar")
     if not document["same_judges"]:
         print("note        labelled by different judges; part of the difference may be theirs")
+
+
+def _show_interval(document: dict[str, Any]) -> None:
+    if document["interval"] is None:
+        print("interval    unknown: all prompts gave the same difference")
+        return
+    (low, high), resampled = document["interval"], document["bootstrap"]
+    beside = "" if resampled is None else "; bootstrap {:+.2f} to {:+.2f}".format(*resampled)
+    print(f"interval    {low:+.2f} to {high:+.2f} ({100 * (1 - document['alpha']):g}%{beside})")
+    print(f"detectable  {document['detectable']:.2f} points with power 80%")

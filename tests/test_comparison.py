@@ -205,6 +205,21 @@ def test_another_reference_is_another_game(tmp_path):
         comparing.refuse_unlike(comparing.Side("a", ours, 0.0), comparing.Side("b", other, 0.0))
 
 
+def test_no_interval_is_given_where_there_is_nothing_to_tell_one_from(tmp_path, capsys):
+    won = written(tmp_path, "won", judged(*[2] * 5, model="a"))
+    lost = written(tmp_path, "lost", judged(*[1] * 5, model="b"))
+    document = comparing.compared(won, lost, 0.05, None)
+    assert document["verdict"] == "undecided" and document["difference"] == 100
+    assert [document[name] for name in ("interval", "bootstrap", "detectable")] == [None] * 3
+    comparing.show(document)
+    assert "unknown: all prompts gave the same difference" in capsys.readouterr().out
+    mixed = written(tmp_path, "mixed", judged(2, 1, 2, 1.5, 2, model="c"))
+    document = comparing.compared(mixed, lost, 0.001, None)
+    assert document["bootstrap"] is None and document["interval"] is not None
+    comparing.show(document)
+    assert "(99.9%)" in capsys.readouterr().out
+
+
 def test_keys_of_the_store_are_compared_with_what_their_judgements_cost(store, tmp_path):
     kept = [taken(tmp_path, store, f"{model}", preference) for model, preference in
             (("dpo", 2.0), ("sft", 1.0))]  # fmt: skip
