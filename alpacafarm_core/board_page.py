@@ -10,6 +10,7 @@ import polars as pl
 
 from alpacafarm_core import charts, exhibits
 from alpacafarm_core.charts import Point
+from alpacafarm_core.comparison import Interval, ranks
 from alpacafarm_core.evidence import Evidence
 from alpacafarm_core.findings import lengths, pairwise, spread_out
 from alpacafarm_core.markup import (
@@ -29,6 +30,7 @@ from alpacafarm_core.tally import Paired
 
 WIDTH = 1.96  # standard errors on each side of a 95% interval
 SAMPLES = 8
+PLACE = "Models whose intervals overlap share their places."
 INTERVAL = "Bars are 95% intervals, 1.96 standard errors on each side."
 
 
@@ -46,13 +48,23 @@ def parts(evidence: Evidence, prefix: str = "", title: str = "") -> list[Section
 
 
 def _board(evidence: Evidence) -> Markup:
-    columns = ["model", "win rate, % ± SE", "95% interval", "wins", "losses", "draws"]
+    columns = ["model", "place", "win rate, % ± SE", "95% interval", "wins", "losses", "draws"]
     columns += ["judged, %", "vs SFT ± paired SE", "utility", "chars", "US $"]
-    rows = [_board_row(row, evidence) for row in evidence.rows.to_dicts()]
+    places = _places(evidence.rows)
+    rows = [
+        _board_row(row, places.get(row["model"], ""), evidence) for row in evidence.rows.to_dicts()
+    ]
     return table("Board", columns, rows)
 
 
-def _board_row(row: Mapping[str, Any], evidence: Evidence) -> list[Any]:
+def _places(rows: pl.DataFrame) -> dict[str, str]:
+    """The places that each model's interval allows, such as 1-3; none without an interval."""
+    known = rows.drop_nulls(["win_rate", "standard_error"]).to_dicts()
+    ends = {row["model"]: _ends(row["win_rate"], row["standard_error"]) for row in known}
+    return {model: str(place) for model, place in ranks(ends).items()}
+
+
+def _board_row(row: Mapping[str, Any], place: str, evidence: Evidence) -> list[Any]:
     """A model's numbers, each leading to what it was counted from."""
     settings = evidence.manifest.recipe.settings.get("evaluations", {}).get(row["model"], {})
     labels, truth = (
@@ -66,6 +78,7 @@ def _board_row(row: Mapping[str, Any], evidence: Evidence) -> list[Any]:
     counted = [figure(row[name], 0) for name in ("n_wins", "n_wins_base", "n_draws")]
     return [
         row["model"],
+        Figure(place),
         Figure(link(around(rate, error), labels)),
         Figure(ends),
         *counted,
@@ -77,9 +90,12 @@ def _board_row(row: Mapping[str, Any], evidence: Evidence) -> list[Any]:
     ]
 
 
+def _ends(rate: float, error: float) -> Interval:
+    return Interval(max(0.0, rate - WIDTH * error), min(100.0, rate + WIDTH * error))
+
+
 def _interval(rate: float, error: float) -> str:
-    low, high = max(0.0, rate - WIDTH * error), min(100.0, rate + WIDTH * error)
-    return f"{low:.1f} to {high:.1f}"
+    return "{:.1f} to {:.1f}".format(*_ends(rate, error))
 
 
 def _rates(rows: pl.DataFrame) -> Markup:
@@ -89,7 +105,9 @@ def _rates(rows: pl.DataFrame) -> Markup:
         for row in held
     ]
     drawn = charts.intervals(dots, "win rate against the reference, %", 50.0)
-    told = f"{INTERVAL} The dashed line is the reference. A number leads to what it came from."
+    told = (
+        f"{INTERVAL} {PLACE} The dashed line is the reference. A number leads to what it came from."
+    )
     return Markup(drawn + tag("p", told, class_="soft"))
 
 

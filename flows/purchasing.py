@@ -37,6 +37,9 @@ Seeds = Annotated[int, typer.Option(help="How many seeds.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of sampling, labels and training.", min=0)]
 
 
+BETWEEN_TWO = 70.7  # points a prompt: the most that two models of like strength can vary
+
+
 plan = typer.Typer(help="What a run would make, buy and cost; asks and writes nothing.")
 
 
@@ -175,10 +178,12 @@ def _plan(
     budget: float | None = None,
 ) -> None:
     use(store)
+    from alpacafarm_core.comparison import detectable
     from flows.planning import planned
     from flows.printing import show_json, show_plan
 
-    document = planned(methods, setups) | {"budget": budget}
+    told = detectable(setups[0].sizes.eval, BETWEEN_TWO)
+    document = planned(methods, setups) | {"budget": budget, "detectable": told}
     show_json(document) if as_json else show_plan(document)
 
 

@@ -1,5 +1,6 @@
 """The whole farm at scale "smoke" on the built-in world, end to end."""
 
+import json
 import os
 from pathlib import Path
 
@@ -152,6 +153,14 @@ def test_a_plan_names_what_is_left_and_costs_nothing(farm):
     assert {"annotate", "generate", "fit_reward", "roll_out", "tally"} <= todo
     assert 0 < other["usd_low"] < other["usd_high"] and other["seconds"] > 0
     assert ledger().counts() == calls and len(farm.all("leaderboard")) >= 1
+
+
+def test_a_plan_says_what_could_be_told_apart(store, capsys):
+    main(["plan", "run", "sft", "--setup.scale", "smoke", "--json"])
+    told = json.loads(capsys.readouterr().out)["detectable"]
+    assert told == pytest.approx((1.959964 + 0.841621) * 70.7 / SMOKE.sizes.eval**0.5, abs=1e-3)
+    main(["plan", "run", "sft", "--setup.scale", "smoke"])
+    assert "told apart from 35.0 points on" in capsys.readouterr().out
 
 
 def test_a_part_of_the_judges_ranks_again_for_nothing(farm, tmp_path, monkeypatch):

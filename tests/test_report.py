@@ -19,6 +19,7 @@ from alpacafarm_core.artifacts import (
     Scores,
     Table,
 )
+from alpacafarm_core.board_page import _places
 from alpacafarm_core.charts import Axis, Point
 from alpacafarm_core.curves import Run
 from alpacafarm_core.evidence import gather
@@ -159,6 +160,21 @@ def test_the_matrix_is_row_minus_column():
 def test_no_difference_has_no_minus():
     _, other = findings.matrix({"a": labels(2, 1), "b": labels(2, 1)})
     assert other["a"] == "+0.0 ± 0.0"
+
+
+def test_models_whose_intervals_overlap_share_their_places():
+    rates = {
+        "best": (80.0, 2.0),
+        "one": (50.0, 2.0),
+        "other": (46.0, 2.0),
+        "unjudged": (None, None),
+    }
+    rows = pl.DataFrame(
+        [(name, *held) for name, held in rates.items()],
+        schema=["model", "win_rate", "standard_error"],
+        orient="row",
+    )
+    assert _places(rows) == {"best": "1", "one": "2-3", "other": "2-3"}
 
 
 def test_lengths_by_hand():
