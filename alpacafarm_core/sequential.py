@@ -64,6 +64,8 @@ def confidence(values: Numbers, alpha: float = 0.05, total: int | None = None) -
     judging every row would have given.
     """
     low, high = _lowest(values, alpha / 2, total), -_lowest(-values, alpha / 2, total)
+    bounds = worst_case(values, total) if total else Interval(-1.0, 1.0)
+    low, high = (min(max(end, bounds.low), bounds.high) for end in (low, high))
     return Interval(min(low, high), max(low, high))
 
 
