@@ -25,11 +25,14 @@ from numpy.typing import NDArray
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.logistic import (
     FOLDS,
+    NEARLY,
     Array,
     Rows,
+    Start,
     by_pairs,
     cross_validated,
     fit,
+    fits,
     lasso,
     rows_of,
     sigmoid,
@@ -39,6 +42,13 @@ from alpacafarm_core.logistic import (
 CALIBRATION_WEIGHT = 0.1  # lambda = 0.2, halved for the two ways in which lengths were forced
 DRAWS = 1000
 TAILS = (2.5, 97.5)  # percentiles: an interval of 95 %
+FEW = 300  # instructions, below which every draw is fitted
+FAR = 0.5  # the most that the third order of an expansion may move a logit
+MANY = 0.05  # share of draws that are far, above which every draw is fitted
+BESIDE = 8  # draws on either side of an end of the interval that are fitted
+TOGETHER = 100  # fits at once
+Draws = NDArray[np.float32]
+"""How often each instruction comes in each draw, [draws, prompts]."""
 
 
 class Judged(NamedTuple):
@@ -67,8 +77,8 @@ class LengthControlled(NamedTuple):
 
     rate: float
     standard_error: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     c: float | None
 
 
@@ -101,10 +111,23 @@ def length_controlled(
         return None
     model = fitted(judged, calibration, c)
     chance = model.chances()
-    low, high = np.percentile(_rates_drawn(model), TAILS)
+    low, high = interval(model)
     n = len(chance)
-    error = float(chance.std(ddof=1)) / sqrt(n) if n > 1 else None
-    return LengthControlled(float(chance.mean()), error, float(low), float(high), model.c)
+    spread = float(chance.std(ddof=1)) if n > 1 and np.ptp(chance) else 0.0
+    error = spread / sqrt(n) if n > 1 else None
+    return LengthControlled(float(chance.mean()), error, low, high, model.c)
+
+
+def interval(model: Fitted) -> tuple[float | None, float | None]:
+    """Ends of the rate's interval in percent, None where fewer than two instructions were judged.
+
+    They are those of the drawn rates, which lie from 0 to 100.
+    """
+    judged = model.judged.prompt[np.isfinite(model.judged.share)]
+    if judged[0] == judged[-1]:
+        return None, None
+    low, high = np.percentile(_rates_drawn(model), TAILS).clip(0.0, 100.0)
+    return float(low), float(high)
 
 
 def fitted(
@@ -158,37 +181,80 @@ def _rows(own: Array, share: Array, calibration: Calibration | None) -> Rows:
 def _rates_drawn(model: Fitted) -> Array:
     """The rate, in percent, for every draw of the instructions; C, s and calibration stay.
 
-    A thousand fits would take a thousand times as long. What a fit minimises is expanded about
-    `theta` instead, to third order, the third as without drawing: a draw then only changes the
-    weights in a few sums, one product of matrices for all. The ends agree with those of whole fits
-    to about 0.1 points.
+    Few instructions are fitted anew in every draw. With many a thousand fits take long and hardly
+    differ from expansions about the one fit: only draws that lead far from it are fitted, and those
+    whose rates are next to the ends of the interval. Of a one-sided model many are far.
+    """
+    times = _drawn(int(model.judged.prompt[-1]) + 1)
+    if times.shape[1] < FEW:
+        return _refitted(model, times, model.theta[None].repeat(DRAWS, axis=0))
+    rates, theta, is_far = _expanded(model, times)
+    if is_far.mean() > MANY:
+        return _refitted(model, times, theta)
+    rates[is_far] = _refitted(model, times[is_far], theta[is_far])
+    ends = np.array(TAILS)[:, None] * DRAWS / 100 + np.arange(-BESIDE, BESIDE)
+    beside = np.argsort(rates)[ends.astype(int).ravel()]
+    rates[beside] = _refitted(model, times[beside], theta[beside])
+    return rates
+
+
+def _refitted(model: Fitted, times: Draws, start: Array) -> Array:
+    """The rates of whole fits from `start` [draws, p]; some at once, to stay in the cache."""
+    is_judged, level = np.isfinite(model.judged.share), model.own[:, 1:]
+    fixed = model.rows.weight[: len(model.rows.weight) - is_judged.sum()]
+    rates = np.empty(len(times))
+    for first in range(0, len(times), TOGETHER):
+        part = slice(first, first + TOGETHER)
+        often = times[part, model.judged.prompt].astype(np.float64)
+        held = np.broadcast_to(fixed, (len(often), len(fixed)))
+        weights = np.concatenate([held, often[:, is_judged]], axis=1)
+        (theta,) = fits(model.rows, weights, [model.c], Start(start[part], NEARLY))
+        chance = sigmoid(theta[:, 1:] @ level.T)
+        rates[part] = 100 * (often * chance).sum(axis=1) / often.sum(axis=1)
+    return rates
+
+
+def _expanded(model: Fitted, times: Draws) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """The rates [draws] by an expansion of what a fit minimises about `theta`.
+
+    With them come where fits may begin, [draws, p], and which draws are far. The expansion is to
+    third order, the third as without drawing: a draw then only changes the weights in a few sums,
+    one product of matrices for all. Draws not far are within 0.1 points of a fit, or nearly.
     """
     level = model.own[:, 1:]  # the length does not enter the rate
     chance = sigmoid(level @ model.theta[1:])
     slope = chance * (1 - chance)
     values = [np.ones((len(level), 1)), chance[:, None], slope[:, None] * level]
-    sums = _drawn_sums(np.concatenate([*values, _own_derivatives(model)], axis=1), model)
+    derivatives = _own_derivatives(model)
+    sums = _drawn_sums(np.concatenate([*values, derivatives], axis=1), model, times)
     own = 2 + level.shape[1]
-    moved = _moves(model, sums[:, own:])[:, 1:]
+    moves, is_far = _moves(model, sums[:, own:] - derivatives.sum(axis=0))
+    moved = moves[:, 1:]
     bend = (slope * (1 - 2 * chance)) @ by_pairs(level) / len(level)
     second = np.einsum("ij,ki,kj->k", symmetric(bend[None])[0], moved, moved) / 2
     first = sums[:, 1] + (sums[:, 2:own] * moved).sum(axis=1)
-    return np.asarray(100 * (first / sums[:, 0] + second))
+    start = np.where(is_far[:, None], model.theta, model.theta + moves)
+    return np.asarray(100 * (first / sums[:, 0] + second)), start, is_far
 
 
-def _moves(model: Fitted, own: Array) -> Array:
-    """How far the parameters move in every draw [draws, p], by the sums over the model's rows."""
+def _moves(model: Fitted, more: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """How far the parameters move in every draw [draws, p], and whether that is too far.
+
+    `more` is what the draw adds to the sums of derivatives over all rows.
+    """
     rows, p = model.rows, model.own.shape[1]
-    derivatives = _derivatives(rows, model.theta).sum(axis=0)
-    sums = own + derivatives - _own_derivatives(model).sum(axis=0)
+    sums = more + _derivatives(rows, model.theta).sum(axis=0)
     bend = symmetric(sums[:, p:])
-    pull, signs = bend @ model.theta - sums[:, :p], np.sign(model.theta)[None].repeat(DRAWS, axis=0)
-    moved = lasso(bend, pull, 1 / model.c, signs) - model.theta
+    pull = bend @ model.theta - sums[:, :p]
+    signs = np.sign(model.theta)[None].repeat(len(pull), axis=0)
+    first = lasso(bend, pull, 1 / model.c, signs)
+    moved = first - model.theta
     chance = sigmoid(rows.terms @ model.theta)
     twist = rows.weight * chance * (1 - chance) * (1 - 2 * chance)
     cube = symmetric((rows.terms * twist[:, None]).T @ rows.products)
     turned = np.einsum("abc,kb,kc->ka", cube, moved, moved) / 2
-    return lasso(bend, pull - turned, 1 / model.c, signs) - model.theta
+    theta = lasso(bend, pull - turned, 1 / model.c, signs)
+    return theta - model.theta, np.abs(theta - first) @ rows.widest > FAR
 
 
 def _own_derivatives(model: Fitted) -> Array:
@@ -205,15 +271,15 @@ def _derivatives(rows: Rows, theta: Array) -> Array:
     return np.concatenate([slope[:, None] * rows.terms, bend[:, None] * rows.products], axis=1)
 
 
-def _drawn_sums(values: Array, model: Fitted) -> Array:
+def _drawn_sums(values: Array, model: Fitted, times: Draws) -> Array:
     """Sums over the model's rows [n, k] in every draw, [draws, k]."""
     first = np.flatnonzero(np.diff(model.judged.prompt, prepend=-1))
     each = np.add.reduceat(values, first)
-    return np.asarray(_drawn(len(each)) @ each.astype(np.float32), dtype=np.float64)
+    return np.asarray(times @ each.astype(np.float32), dtype=np.float64)
 
 
 @lru_cache(maxsize=2)
-def _drawn(prompts: int) -> NDArray[np.float32]:
+def _drawn(prompts: int) -> Draws:
     """How often each instruction comes in each draw: [draws, prompts], the same in every run.
 
     Single precision is enough for sums that only say where an interval ends.

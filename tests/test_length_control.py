@@ -1,35 +1,23 @@
-"""Length control by hand, against its definition, and as AlpacaEval published it."""
+"""Length control by hand and against its definition."""
 
-import json
 from math import log, sqrt
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpacafarm_core import files
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.length_control import (
-    BASELINE,
-    DRAWS,
     Calibration,
     Judged,
     _drawn,
-    _rates_drawn,
     fitted,
+    interval,
     is_extreme,
     length_controlled,
 )
 from alpacafarm_core.logistic import Start, cross_validated, fit, fits, lasso, objective, rows_of
-from flows.cli import main
-from flows.controlling import Control, controlled, inputs
-from flows.tallying import tallied
-from tests.test_tally import SHARED
-
-RATE = "length_controlled_winrate"
 
 
 def one_term(*shares: float):
@@ -50,17 +38,6 @@ def judged(n: int = 100, seed: int = 0) -> Judged:
     length = rng.normal(-100, 200, size=n)
     share = (rng.uniform(size=n) < 1 / (1 + np.exp(length / 150))).astype(float)
     return Judged(length, rng.normal(size=n), share, np.arange(n))
-
-
-def pairs(**columns) -> pl.DataFrame:
-    """Preferences for prompts a, b, c ... of model m against the baseline b."""
-    n = len(columns["preference"])
-    usual = {
-        "instruction": [chr(ord("a") + i % 26) + "!" * (i // 26) for i in range(n)],
-        "input": [""] * n, "generator_1": ["b"] * n, "generator_2": ["m"] * n,
-        "output_1": ["long" * 5] * n, "output_2": ["x" * (i + 1) for i in range(n)],
-    }  # fmt: skip
-    return pl.DataFrame(usual | columns)
 
 
 def test_one_parameter_by_hand():
@@ -136,9 +113,7 @@ def test_a_win_by_length_alone_is_none_at_equal_length():
     found = length_controlled(judged(2000)._replace(difficulty=None), c=1e4)
     assert raw > 60
     assert found.rate == pytest.approx(50, abs=3)
-    assert found.standard_error == pytest.approx(
-        0
-    )  # without difficulties all rows predict the same
+    assert found.standard_error == 0  # without difficulties all rows predict the same
     assert found.low < 50 < found.high
 
 
@@ -180,14 +155,50 @@ def test_lengths_that_never_differ_say_nothing():
     assert found.rate == pytest.approx(100 * same.share.mean(), abs=0.01)
 
 
-def test_the_interval_is_that_of_whole_fits():
-    model = fitted(judged(300, seed=2), c=2.0)
-    quick = np.percentile(_rates_drawn(model), (2.5, 97.5))
-    own, times = model.own, _drawn(300).astype(float)
-    (theta,) = fits(model.rows, times, [2.0], Start(model.theta[None].repeat(DRAWS, 0), 1e-7))
+def whole_fits(model):
+    """The interval when every draw is fitted from nothing until it rests."""
+    own, p = model.own, model.own.shape[1]
+    times = _drawn(len(own)).astype(float)
+    held = np.repeat(model.rows.weight[None, : -len(own)], len(times), axis=0)
+    weights = np.concatenate([held, times], axis=1)
+    (theta,) = fits(model.rows, weights, [model.c], Start(np.zeros((len(times), p)), 1e-7))
     chance = 1 / (1 + np.exp(-theta[:, 1:] @ own[:, 1:].T))
-    whole = np.percentile(100 * (times * chance).mean(axis=1), (2.5, 97.5))
-    assert quick == pytest.approx(whole, abs=0.2)
+    return np.percentile(100 * (times * chance).sum(axis=1) / times.sum(axis=1), (2.5, 97.5))
+
+
+def one_sided(n: int, losses: int) -> Judged:
+    """A longer model that wins but for a few rows, the losses the hardest of all."""
+    rows = judged(n, seed=4)
+    order = np.argsort(rows.difficulty)
+    share = np.ones(n)
+    share[order[-losses:]] = 0.0
+    return rows._replace(length=-np.abs(rows.length), share=share)
+
+
+@pytest.mark.parametrize("c", [1.0, 100.0])
+@pytest.mark.parametrize("losses", [1, 4])
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_few_rows_of_a_one_sided_model_have_the_interval_of_whole_fits(c, losses, calibrated):
+    even = Calibration(np.linspace(-2, 2, 90), np.tile([0.0, 1, -1], 30), np.full(90, 0.5))
+    model = fitted(one_sided(60, losses), even if calibrated else None, c)
+    low, high = interval(model)
+    assert (low, high) == pytest.approx(whole_fits(model), abs=0.05)
+    assert 0 <= low <= high <= 100
+
+
+@pytest.mark.parametrize(
+    "rows", [judged(300, seed=2), judged(805), one_sided(400, 3)], ids=["300", "805", "one-sided"]
+)
+@pytest.mark.parametrize("c", [0.3, 2.0, 1e4])
+def test_the_interval_of_many_rows_is_that_of_whole_fits(rows, c):
+    model = fitted(rows, c=c)
+    assert interval(model) == pytest.approx(whole_fits(model), abs=0.1)
+
+
+def test_one_instruction_has_no_interval_and_one_prediction_no_spread():
+    one = length_controlled(Judged(np.ones(2), None, np.ones(2), np.zeros(2, dtype=int)), c=1.0)
+    assert (one.low, one.high) == (None, None)
+    assert length_controlled(judged(7)._replace(difficulty=None), c=2.0).standard_error == 0
 
 
 def test_rows_of_one_instruction_are_drawn_together():
@@ -203,146 +214,3 @@ def test_rows_of_one_instruction_are_drawn_together():
 )
 def test_a_rate_is_extreme_by_ten_points_and_a_quarter_of_the_way(raw, held, extreme):
     assert is_extreme(raw, held) is extreme
-
-
-def test_a_baseline_against_itself_is_even_by_definition():
-    found = controlled(pairs(preference=[2.0, 1.0], generator_2=["b", "b"]), Control("minimal"))
-    assert found.row(0) == ("b", *BASELINE) == ("b", 50, 0, 50, 50, None)
-
-
-def test_the_order_of_rows_does_not_matter():
-    rows = pairs(preference=[2.0, 1.0, 1.0, 2.0, 1.5, 2.0, 2.0, None] * 8)
-    shuffled = rows.sample(fraction=1.0, shuffle=True, seed=1)
-    assert controlled(rows, Control("minimal")).equals(controlled(shuffled, Control("minimal")))
-
-
-@pytest.fixture
-def lc_files(tmp_path) -> dict[str, Path]:
-    """Calibration and difficulties of the prompts a to h."""
-    prompts = list("abcdefgh")
-    hard = [i / 4 - 1 for i in range(8)]
-    made = pl.DataFrame({"instruction": prompts, "instruction_difficulty": hard})
-    made.write_csv(tmp_path / "difficulty.csv")
-    made.select("instruction").write_csv(tmp_path / "instructions.csv")
-    gamed = pl.DataFrame({"index": list(range(8)) * 2, "preference": [0.3, 0.7] * 8,
-        "std_delta_len": [1.0, -1.0] * 8, "instruction_difficulty": hard * 2,
-        "not_gamed_baseline": [False] * 16})  # fmt: skip
-    gamed.write_csv(tmp_path / "calibration.csv")
-    pairs(preference=[2.0, 1.0, 2.0, 2.0, 1.0, 2.0, 1.5, 1.0]).write_parquet(tmp_path / "m.parquet")
-    return {name: tmp_path / name for name in ("difficulty.csv", "calibration.csv",
-        "instructions.csv", "m.parquet", "out.csv")}  # fmt: skip
-
-
-def test_difficulties_can_stand_in_the_calibration_by_index(lc_files):
-    rows = files.read(lc_files["m.parquet"], "preferences")
-    control = Control("v1", lc_files["calibration.csv"], lc_files["difficulty.csv"], 1.0)
-    by_index = control._replace(difficulty=lc_files["instructions.csv"])
-    assert controlled(rows, control).equals(controlled(rows, by_index))
-    judged_rows, calibration = inputs(rows, control)
-    assert judged_rows["m"].difficulty.tolist() == [i / 4 - 1 for i in range(8)]
-    assert len(calibration.share) == 16
-
-
-def test_what_is_missing_or_wrong_is_named_with_the_mend(lc_files, tmp_path):
-    rows = files.read(lc_files["m.parquet"], "preferences")
-    calibration, difficulty = lc_files["calibration.csv"], lc_files["difficulty.csv"]
-    broken = tmp_path / "broken.csv"
-    broken.write_text("instruction,instruction_difficulty\na,hard\n")
-    short = tmp_path / "short.csv"
-    short.write_text("instruction,instruction_difficulty\na,1\nb,2\n")
-    twice = tmp_path / "twice.csv"
-    twice.write_text("instruction,instruction_difficulty\na,1\na,2\n")
-    for control, said in [
-        (Control("v1", None, difficulty), "--lc v1 needs --calibration"),
-        (Control("noreg"), "--lc noreg needs --difficulty"),
-        (Control("noreg", None, lc_files["instructions.csv"]), "or give --calibration"),
-        (Control("noreg", None, calibration), "no column 'instruction'"),
-        (Control("v1", difficulty, difficulty), "no column 'preference'"),
-        (Control("noreg", None, broken), "row 1, column 'instruction_difficulty': 'hard'"),
-        (Control("noreg", None, short), "6 instructions have no difficulty, first 'c'"),
-        (Control("noreg", None, twice), "two difficulties for 'a'"),
-        (Control("minimal", c=0.0), "--c 0.0 is not above 0"),
-    ]:
-        with pytest.raises(BadInput, match=said):
-            controlled(rows, control)
-
-
-def test_a_calibration_out_of_range_is_refused_and_an_empty_one_left_out(lc_files):
-    path, rows = lc_files["calibration.csv"], files.read(lc_files["m.parquet"], "preferences")
-    control = Control("v1", path, lc_files["difficulty.csv"], 1.0)
-    path.write_text(path.read_text().replace("0,0.3,1.0", "0,,1.0"))
-    _, calibration = inputs(rows, control)
-    assert len(calibration.share) == 14
-    path.write_text(path.read_text().replace("0.7", "1.7"))
-    with pytest.raises(BadInput, match="a preference is not from 0 to 1"):
-        controlled(rows, control)
-
-
-def test_too_few_rows_name_their_model(lc_files):
-    rows = files.read(lc_files["m.parquet"], "preferences").head(3)
-    with pytest.raises(BadInput, match="model 'm': 3 judged rows"):
-        controlled(rows, Control("minimal"))
-
-
-def test_the_command_writes_the_published_columns_and_says_c(lc_files, capsys):
-    words = ["tally", str(lc_files["m.parquet"]), "--lc", "v1", "--c", "1", "--json"]
-    words += ["--calibration", str(lc_files["calibration.csv"]), "--out", str(lc_files["out.csv"])]
-    main([*words, "--difficulty", str(lc_files["difficulty.csv"])])
-    (row,) = json.loads(capsys.readouterr().out)["leaderboard"]
-    assert row["lc_low"] <= row[RATE] <= row["lc_high"]
-    assert (row["lc_c"], row["coverage"]) == (1.0, 100.0)
-    (line,) = pl.read_csv(lc_files["out.csv"]).to_dicts()
-    assert list(line)[-4:] == [RATE, "lc_standard_error", "lc_low", "lc_high"]
-    assert line[RATE] == row[RATE]
-
-
-def test_options_of_length_control_alone_are_refused(lc_files, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["tally", str(lc_files["m.parquet"]), "--c", "1"])
-    assert "need --lc" in capsys.readouterr().err
-
-
-def test_an_extreme_rate_is_warned_of(tmp_path, caplog):
-    rows = pairs(preference=[1.0] * 30 + [2.0] * 30)  # every win is a longer one
-    rows = rows.with_columns(output_2=pl.Series(["x"] * 25 + ["x" * 99] * 35))
-    rows.write_parquet(tmp_path / "m.parquet")
-    caplog.set_level("WARNING", "alpacafarm")
-    board = tallied([tmp_path / "m.parquet"], Control("minimal", c=1e4)).rows
-    said = "is far from the raw" in caplog.text
-    assert said is is_extreme(board["win_rate"][0], board[RATE][0]) is True
-
-
-@pytest.fixture(scope="module")
-def published():
-    """Shared pairs and the control that AlpacaEval publishes."""
-    data = SHARED / "data"
-    if not data.is_dir():
-        pytest.skip("no shared/data beside the project and ALPACAFARM_SHARED not set")
-    rows = files.read(data / "gpt4_judged_pairs.parquet", "preferences")
-    calibration = data / "lc_calibration_df_gamed.csv"
-    return rows, Control("v1", calibration, data / "instruction_difficulty.parquet")
-
-
-def test_published_rates_are_met_up_to_the_choice_of_c(published):
-    rows, control = published
-    ours = dict(controlled(rows, control).select("model", RATE).rows())
-    theirs = pl.read_csv(SHARED / "data" / "published_leaderboard.csv")
-    for model, rate in theirs.select("model", RATE).rows():
-        assert ours[model] == pytest.approx(rate, abs=0.4), model
-
-
-def test_published_rates_are_met_at_their_c(published):
-    rows, control = published
-    at = {c: dict(controlled(rows, control._replace(c=c)).select("model", RATE).rows())
-          for c in (0.3593813663804626, 2.782559402207126)}  # fmt: skip
-    theirs = pl.read_csv(SHARED / "data" / "published_leaderboard.csv")
-    for model, rate in theirs.select("model", RATE).rows():
-        assert min(abs(found[model] - rate) for found in at.values()) < 0.021, model
-
-
-def test_shuffled_shared_rows_give_the_same_rates(published):
-    rows, control = published
-    shuffled = rows.sample(fraction=1.0, shuffle=True, seed=3)
-    a, b = (controlled(each, control).sort("model") for each in (rows, shuffled))
-    assert a[RATE].to_list() == pytest.approx(b[RATE].to_list(), abs=1e-9)
-    assert a["lc_c"].to_list() == b["lc_c"].to_list()
