@@ -1,8 +1,9 @@
 """`alpacafarm study`: the two studies on the command line, and a ranking from a file."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,10 @@ from flows import inspection
 from flows.inspection import Json, StorePath
 from flows.purchasing import EXTRA, use
 
+if TYPE_CHECKING:
+    import polars as pl
+
+SAME = 1e-9  # percent; rates that lie no further apart differ by rounding alone
 study = typer.Typer(help="The two studies: over-optimisation, and whether simulation ranks alike.")
 Out = Annotated[Path | None, typer.Option(help="CSV file to write; a .png goes beside it.")]
 
@@ -48,11 +53,9 @@ def ranking(
     as_json: Json = False,
 ) -> None:
     """Compare how simulation and people rank; `--setup.FIELD V` as in `run`."""
-    from flows.printing import show_json
-
     if file is not None:
-        document = from_file(file)
-        return show_json(document) if as_json else _say(document)
+        _refuse_beside(context, ("methods", "seeds"))
+        return _ranked(file, out, as_json)
     from alpacafarm_core.methods import METHODS
     from flows.study import compared
 
@@ -60,32 +63,104 @@ def ranking(
     _made(compared, (names, _setup(context.args), seeds), out, store, as_json)
 
 
-def from_file(file: Path) -> dict[str, Any]:
-    """How alike two columns of win rates rank; raises BadInput naming the column and the row."""
+def rates_of(file: Path) -> "pl.DataFrame":
+    """Two win rates of each model with their errors, null without; columns of Ranks.
+
+    Raises BadInput naming row and column of what cannot be ranked.
+    """
     import polars as pl
 
     from alpacafarm_core import files
+    from alpacafarm_core.artifacts import Ranks
     from alpacafarm_core.errors import BadInput
-    from alpacafarm_core.ranking import agreement
 
     rows = files.load(file)
-    for name in ("model", "simulated", "human"):
+    sides, errors = ("simulated", "human"), ("simulated_error", "human_error")
+    known = [name for name in errors if name in rows.columns]
+    for name in ("model", *sides, *(errors if known else ())):
         if name not in rows.columns:
-            raise BadInput(f"{file}: no column {name!r}; it has {', '.join(rows.columns)}")
-    sides = []
-    for name in ("simulated", "human"):
-        rates = rows[name].cast(pl.Float64, strict=False)
-        if rates.null_count():
-            row = int(rates.is_null().arg_max() or 0) + 1
-            raise BadInput(f"{file}: row {row}, column {name!r}: not a number; correct it")
-        known = f"{name}_error" in rows.columns
-        errors = (
-            rows[f"{name}_error"].cast(pl.Float64, strict=False)
-            if known
-            else pl.Series([None] * rows.height, dtype=pl.Float64)
-        )
-        sides.append(list(zip(rates, errors, strict=True)))
-    return agreement([str(model) for model in rows["model"]], sides[0], sides[1])._asdict()
+            there = ", ".join(rows.columns)
+            raise BadInput(f"{file}: no column {name!r}, only {there}; add or rename it")
+    columns = {name: _percents(rows[name], file) for name in (*sides, *known)}
+    models = _names(rows["model"], file)
+    if len(models) < 3:
+        raise BadInput(f"{file}: {len(models)} models cannot be correlated; give three or more")
+    for name in sides:
+        if max(columns[name]) - min(columns[name]) < SAME:
+            raise BadInput(
+                f"{file}: column {name!r} is {columns[name][0]:g} in every row, which no ranking "
+                "can be correlated with; give rates that differ"
+            )
+    held = {"model": models, **columns}
+    given = {name: held.get(name, [None] * len(models)) for name in Ranks.columns}
+    return pl.DataFrame(given, schema=Ranks.columns)
+
+
+def _percents(column: "pl.Series", file: Path) -> list[float]:
+    """Numbers from 0 to 100, also when written as text; raises BadInput naming the row."""
+    from alpacafarm_core.errors import BadInput
+
+    numbers = [_number(held) for held in column.to_list()]
+    for row, number in enumerate(numbers, 1):
+        if not 0 <= number <= 100:
+            held = repr(column.to_list()[row - 1])[:40]
+            raise BadInput(
+                f"{file}: row {row}, column {column.name!r}: {held} is no number from 0 to 100; "
+                "write rates and errors in percent"
+            )
+    return numbers
+
+
+def _number(held: object) -> float:
+    """What is held as a number; not a number where it is none, or true or false."""
+    try:
+        return float("nan") if isinstance(held, bool) else float(str(held))
+    except ValueError:
+        return float("nan")
+
+
+def _names(column: "pl.Series", file: Path) -> list[str]:
+    """The models; raises BadInput for a name that is blank or stands twice."""
+    from alpacafarm_core.errors import BadInput
+
+    names: list[str] = []
+    for row, held in enumerate(column.to_list(), 1):
+        name = str(held).strip() if isinstance(held, str | int | float) else ""
+        if not name or name in names:
+            wrong = f"{name!r} has row {names.index(name) + 1} too" if name else "no name"
+            raise BadInput(
+                f"{file}: row {row}, column 'model': {wrong}; give every row a name of its own"
+            )
+        names.append(name)
+    return names
+
+
+def _refuse_beside(context: typer.Context, options: Sequence[str]) -> None:
+    """Refuse what a ranking from a file has no use for; raises BadInput naming the option."""
+    from alpacafarm_core.errors import BadInput
+
+    typed = [name for name in options if _is_typed(context, name)]
+    for word in (*(f"--{name}" for name in typed), *context.args):
+        raise BadInput(f"{word!r} has no meaning beside --file, which trains nothing; take it out")
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _ranked(file: Path, out: Path | None, as_json: bool) -> None:
+    """Show how alike the two columns of a file rank, and lay its table and plot at `out`."""
+    from alpacafarm_core import plots
+    from alpacafarm_core.ranking import agreement
+    from flows.printing import show_json
+
+    rows = rates_of(file)
+    ours, theirs = (rows.select(name, f"{name}_error").rows() for name in ("simulated", "human"))
+    document = agreement(rows["model"].to_list(), ours, theirs)._asdict()
+    if out is not None:
+        _lay(rows, plots.ranks(rows), out)
+    show_json(document) if as_json else _say(document)
 
 
 def _numbers(option: str, text: str, kind: type[float]) -> list[Any]:
@@ -119,8 +194,7 @@ def _made(
     artifact = function(*arguments)
     rows, notes = opened().read(artifact), opened().manifest(artifact).notes
     if out is not None:
-        inspection.write_csv(rows, out)
-        out.with_suffix(".png").write_bytes((opened().path(artifact) / PLOT).read_bytes())
+        _lay(rows, (opened().path(artifact) / PLOT).read_bytes(), out)
     page = kept(opened(), artifact)
     document = {"rows": rows.to_dicts(), **notes, "key": artifact.key, "report": page}
     if as_json:
@@ -130,6 +204,12 @@ def _made(
     print(f"artifacts  {opened().path(artifact)}")
     if page is not None:
         print(f"report     {page}")
+
+
+def _lay(rows: "pl.DataFrame", picture: bytes, out: Path) -> None:
+    """Write a table, and its plot beside it."""
+    inspection.write_csv(rows, out)
+    out.with_suffix(".png").write_bytes(picture)
 
 
 def _say(notes: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.setup import Files, Setup
 from flows.study import compared, overoptimised
+from flows.studying import rates_of
 from tests.test_cli import complaint, typed
 
 SMOKE = Setup(scale="smoke")
@@ -66,9 +67,74 @@ def test_a_file_of_rates_is_ranked_and_a_wrong_one_refused(store, tmp_path, caps
     assert typed("study", "ranking", "--file", file, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["spearman"] == pytest.approx(0.5) and document["swaps"] == [["c", "b"]]
-    file.write_text("model,simulated,human\na,1,1\nb,x,3\nc,3,2\n")
-    assert typed("study", "ranking", "--file", file) == 2
-    assert "row 2, column 'simulated': not a number" in complaint(capsys)
     file.write_text("model,simulated\na,1\n")
     assert typed("study", "ranking", "--file", file) == 2
-    assert "no column 'human'" in complaint(capsys)
+    assert "no column 'human', only model, simulated; add or rename it" in complaint(capsys)
+
+
+ROWS = [
+    {"model": name, "simulated": rate, "human": rate + 1, "simulated_error": 1, "human_error": 1}
+    for name, rate in (("a", 10), ("b", 20), ("c", 40))
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "said"),
+    [
+        *(
+            (name, held, f"row 2, column '{name}': {held!r} is no number from 0 to 100; write")
+            for name in ("simulated", "human", "simulated_error", "human_error")
+            for held in ("x", "nan", "inf", "", "45%", -1, 3000, 1e300, None, True, {"rate": 1})
+        ),
+        ("model", "a", "row 2, column 'model': 'a' has row 1 too; give"),
+        ("model", " ", "row 2, column 'model': no name; give"),
+        ("model", None, "row 2, column 'model': no name; give"),
+    ],
+)
+def test_a_row_that_cannot_be_ranked_is_named(tmp_path, name, held, said):
+    rows = [row | {name: held} if row["model"] == "b" else row for row in ROWS]
+    (tmp_path / "rates.json").write_text(json.dumps(rows))
+    with pytest.raises(BadInput) as refused:
+        rates_of(tmp_path / "rates.json")
+    assert str(refused.value).startswith(f"{tmp_path}/rates.json: {said}")
+
+
+def test_text_of_csv_that_is_no_rate_is_named(store, tmp_path, capsys):
+    (file := tmp_path / "rates.csv").write_text("model,simulated,human\na,1,1\nb,nan,3\nc,3,2\n")
+    assert typed("study", "ranking", "--file", file) == 2
+    assert "row 2, column 'simulated': 'nan' is no number from 0 to 100" in complaint(capsys)
+
+
+@pytest.mark.parametrize("rate", [50, 0.1])
+def test_a_column_that_is_constant_is_no_ranking(tmp_path, rate):
+    (tmp_path / "rates.json").write_text(json.dumps([row | {"human": rate} for row in ROWS]))
+    with pytest.raises(BadInput, match=f"column 'human' is {rate} in every row"):
+        rates_of(tmp_path / "rates.json")
+
+
+def test_one_column_of_errors_and_two_models_are_refused(tmp_path):
+    file = tmp_path / "rates.json"
+    alone = [{name: row[name] for name in row if name != "human_error"} for row in ROWS]
+    file.write_text(json.dumps(alone))
+    with pytest.raises(BadInput, match="no column 'human_error'"):
+        rates_of(file)
+    file.write_text(json.dumps(ROWS[:2]))
+    with pytest.raises(BadInput, match="2 models cannot be correlated; give three"):
+        rates_of(file)
+
+
+def test_a_ranking_from_a_file_is_laid_where_out_says(store, tmp_path, capsys):
+    (file := tmp_path / "rates.json").write_text(json.dumps(ROWS))
+    assert typed("study", "ranking", "--file", file, "--out", tmp_path / "out.csv", "--json") == 0
+    low, high = json.loads(capsys.readouterr().out)["spearman_interval"]
+    assert low <= high == pytest.approx(1)
+    laid = (tmp_path / "out.csv").read_text().splitlines()
+    assert laid[:2] == ["model,simulated,simulated_error,human,human_error", "a,10.0,1.0,11.0,1.0"]
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("option", ["--methods", "--seeds", "--nonsense", "--setup.seed"])
+def test_what_a_file_has_no_use_for_is_refused(store, tmp_path, capsys, option):
+    (file := tmp_path / "rates.json").write_text(json.dumps(ROWS))
+    assert typed("study", "ranking", "--file", file, option, "1") == 2
+    assert f"{option!r} has no meaning beside --file" in complaint(capsys)
