@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -24,18 +25,19 @@ from alpacafarm_core import tally
 from alpacafarm_core.annotate import judge, outstanding, pair
 from alpacafarm_core.artifacts import Candidates, Leaderboard, Preferences, Table
 from alpacafarm_core.buying import Row
-from alpacafarm_core.difference import Difference, differing
-from alpacafarm_core.errors import BadInput, Missing
+from alpacafarm_core.difference import differing
+from alpacafarm_core.errors import BadInput, Missing, StoreNotWritable
 from alpacafarm_core.farm import Evaluation
 from alpacafarm_core.ledger import Call, Ledger, Purchase, call_key, digest
 from alpacafarm_core.lineage import ancestry, receipt
 from alpacafarm_core.llm import Request, nobody
-from alpacafarm_core.panel import Panel
+from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.store import MANIFEST, Manifest, Store
 from alpacafarm_core.values import Value
 
 CONTENTS, STORE, TRANSCRIPTS, PANELS = "bundle.json", "store", "transcripts.jsonl", "panels"
 TOLERANCE = 1e-9  # share of a number; sums of another machine differ in their last digits
+UNLIKE = f"{TRANSCRIPTS}: requests that are not those which panels and rows make"
 SECRETS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 SHORTEST_SECRET = 16  # keys of local servers are words, such as EMPTY
 
@@ -76,7 +78,7 @@ class Judging(NamedTuple):
 class Replay(NamedTuple):
     """A board computed again, rows judged again, calls used, and each difference in words.
 
-    `as_recorded` are the labels on which the board stands and which no panel gave.
+    `as_recorded` are tables that were not computed again: labels that no panel gave, true scores.
     """
 
     key: str
@@ -119,13 +121,42 @@ def replayed(folder: Path) -> Replay:
     """
     contents = _contents(folder)
     lines = _read_transcripts(folder / TRANSCRIPTS)
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, _named(folder, scratch):
         shutil.copytree(folder / STORE, Path(scratch, STORE))
-        store, ledger = Store(Path(scratch, STORE)), Ledger(Path(scratch, "ledger.sqlite"))
+        store, ledger = Store(Path(scratch, STORE)), Ledger(Path(scratch, TRANSCRIPTS))
         ledger.append([Purchase(line.call, line.rows) for line in lines])
-        found = _replayed(store, ledger, Leaderboard(key=contents.board.rpartition("/")[2]), lines)
+        board = Leaderboard(key=contents.board.rpartition("/")[2])
+        odd = _odd(folder, contents, judgings_of(store, board), len(lines))
+        found = _replayed(store, ledger, board, lines)
         ledger.close()
-    return found
+    return found._replace(differences=[*odd, *found.differences])
+
+
+@contextmanager
+def _named(folder: Path, scratch: str) -> Iterator[None]:
+    """Errors about the copy of a bundle as ones about the bundle, which another copy mends."""
+    try:
+        yield
+    except StoreNotWritable:
+        raise  # the disk of the copy
+    except BadInput as error:
+        what = str(error).replace(scratch, str(folder)).partition("; ")[0]
+        raise type(error)(f"{what}; copy the bundle again") from error
+    except (OSError, KeyError, ValidationError) as error:
+        raise BadInput(f"{folder / STORE}: not as a farm has it; copy the bundle again") from error
+
+
+def _odd(folder: Path, said: Contents, made: Sequence[Judging], calls: int) -> list[str]:
+    """In words where a bundle says of itself what its tables and transcripts do not."""
+    judged = {each.labels.folder: each.panel for each in made}
+    seeds = {labels: panel.seed for labels, panel in judged.items()}
+    if (said.calls, said.seeds, {*said.panels}) != (calls, seeds, {*judged}):
+        return [f"{CONTENTS}: calls, seeds or panels are not those of the tables and transcripts"]
+    return [
+        f"{file}: not the panel that gave {labels}"
+        for labels, file in said.panels.items()
+        if load(folder / file, seed=seeds[labels]) != judged[labels]
+    ]
 
 
 def judgings_of(store: Store, board: Leaderboard) -> list[Judging]:
@@ -238,7 +269,8 @@ def _read_transcripts(path: Path) -> list[Transcript]:
 def _line(text: str, place: str) -> Transcript:
     try:
         line = Transcript.model_validate_json(text)
-        if line.request is not None and call_key(line.request) != line.call.key:
+        call = line.call
+        if line.request is not None and call_key(line.request) != call.key:
             raise ValueError("its request is not the one that was answered")
     except (ValueError, TypeError) as error:
         why = "not a transcript" if isinstance(error, ValidationError | TypeError) else str(error)
@@ -250,7 +282,7 @@ def _replayed(
     store: Store, ledger: Ledger, board: Leaderboard, lines: Sequence[Transcript]
 ) -> Replay:
     judgings = judgings_of(store, board)
-    differences = [] if transcripts(judgings, ledger) == list(lines) else [_UNLIKE]
+    differences = [] if transcripts(judgings, ledger) == list(lines) else [UNLIKE]
     again: dict[str, pl.DataFrame] = {}
     for each in judgings:
         again[each.labels.key] = judge(each.pairs, each.panel, nobody, ledger).preferences
@@ -264,50 +296,33 @@ def _replayed(
         for model, one in evaluations.items()
     }
     rows = tally.board(entries)
-    stands_on = [one.preferences for one in evaluations.values()]
+    stands_on = [table for one in evaluations.values() for table in (one.preferences, one.truth)]
     return Replay(
         board.key,
         rows,
         sum(labels.height for labels in again.values()),
         len(lines),
-        [each.folder for each in stands_on if each.key not in again],
+        [each.folder for each in stands_on if each is not None and each.key not in again],
         [*differences, *_told_apart(store, board, rows)],
     )
-
-
-_UNLIKE = f"{TRANSCRIPTS}: requests that are not those which panels and rows make"
 
 
 def _told_apart(store: Store, recorded: Table, now: pl.DataFrame) -> list[str]:
     """In words how recomputed rows differ from the recorded ones: the first, and how many."""
     found = differing(store.read(recorded), now, TOLERANCE)
-    count = len(found.added) + len(found.removed) + len(found.changed)
-    return [f"{recorded.folder}: {count} rows differ, first {_first(found)}"] if count else []
-
-
-def _first(found: Difference) -> str:
-    """The first row that differs, and how."""
-    for what, rows in (("changed", found.changed), ("missing", found.removed)):
-        if rows:
-            return f"{what}: {json.dumps(rows[0], default=str)[:200]}"
-    return f"new: {json.dumps(found.added[0], default=str)[:200]}"
+    sorts = (("changed", found.changed), ("missing", found.removed), ("new", found.added))
+    rows = [f"{sort}: {json.dumps(row, default=str)[:200]}" for sort, some in sorts for row in some]
+    return [f"{recorded.folder}: {len(rows)} rows differ, first {rows[0]}"] if rows else []
 
 
 def _refuse_secrets(folder: Path) -> None:
     """Refuse a bundle in which the value of an environment variable for secrets stands."""
-    secrets: dict[str, str] = {
-        name: value
-        for name, value in os.environ.items()
-        if name.endswith(SECRETS) and len(value) >= SHORTEST_SECRET
-    }
-    for file in sorted(folder.rglob("*")) if secrets else ():
+    names = [n for n, v in os.environ.items() if n.endswith(SECRETS) and len(v) >= SHORTEST_SECRET]
+    for file in sorted(folder.rglob("*")) if names else ():
         content = file.read_bytes() if file.is_file() else b""
-        for name, value in secrets.items():
-            if value.encode() in content:
-                where = file.relative_to(folder)
-                raise BadInput(
-                    f"the value of {name} stands in {where}; take it out of the panel or the rows"
-                )
+        for name in (name for name in names if os.environ[name].encode() in content):
+            where = f"{name} stands in {file.relative_to(folder)}"
+            raise BadInput(f"the value of {where}; take it out of the panel or the rows")
 
 
 def _told(contents: Contents, judgings: Sequence[Judging]) -> str:

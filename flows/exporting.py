@@ -104,6 +104,8 @@ def replay(
             f"{found.judged} rows judged again from {found.calls} recorded calls; the board "
             f"{'differs' if found.differences else 'is equal, row for row'}"
         )
+        if found.as_recorded:
+            print(f"taken as recorded, not computed again: {', '.join(found.as_recorded)}")
     if found.differences:
         raise BadInput(f"{bundle}: {found.differences[0]}; ask its maker for a whole copy")
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -81,7 +83,8 @@ def edited(file: Path, before: str, after: str) -> None:
 def test_the_board_comes_out_equal_row_for_row(store, board, bundled, offline, monkeypatch):
     monkeypatch.delenv("ALPACAFARM_STORE")
     found = replayed(bundled)
-    assert found.differences == [] and found.as_recorded == []
+    assert found.differences == []
+    assert sorted(found.as_recorded) == sorted(each.artifact.folder for each in store.all("scores"))
     assert found.board.equals(store.read(board))
     assert found.judged == 2 * SIZE and found.calls > 0
 
@@ -169,15 +172,65 @@ def test_another_request_is_named_with_its_line(bundled):
 def test_a_missing_answer_is_named(bundled):
     lines = (bundled / "transcripts.jsonl").read_text().splitlines(keepends=True)
     (bundled / "transcripts.jsonl").write_text("".join(lines[1:]))
-    with pytest.raises(BadInput, match="answers are not in"):
+    assert refusal(bundled).endswith(
+        f"answers are not in {bundled}/transcripts.jsonl; copy the bundle again"
+    )
+
+
+def refusal(bundled: Path) -> str:
+    """What replaying it says in one line, which names no folder that is gone by then."""
+    with pytest.raises(BadInput) as refused:
         replayed(bundled)
+    (line,) = str(refused.value).splitlines()
+    assert str(bundled) in line and line.endswith("; copy the bundle again")
+    assert "/tmp" not in line.replace(str(bundled), "") and "forget" not in line
+    return line
 
 
 def test_a_damaged_table_is_named(bundled):
     (table,) = (bundled / "store/leaderboard").glob("*/rows.parquet")
     table.write_bytes(b"PAR1 nothing PAR1")
-    with pytest.raises(BadInput, match=r"rows\.parquet is damaged"):
-        replayed(bundled)
+    assert refusal(bundled).startswith(f"{table} is damaged")
+
+
+def test_what_a_store_lacks_is_named(bundled):
+    shutil.rmtree(bundled / "store/candidates")
+    assert re.match(rf"no candidates/\w+ in {bundled}/store;", refusal(bundled))
+    shutil.rmtree(bundled / "store")
+    assert refusal(bundled).startswith(f"{bundled}/store: not as a farm has it")
+
+
+def test_a_manifest_that_no_stage_wrote_is_refused(bundled):
+    for file in (bundled / "store/preferences").glob("*/manifest.json"):
+        edited(file, '"rivals"', '"others"')
+    assert refusal(bundled).startswith(f"{bundled}/store: ")
+
+
+def test_what_a_bundle_says_of_itself_is_checked(bundled):
+    contents = json.loads((bundled / "bundle.json").read_text())
+    labels = next(iter(contents["seeds"]))
+    seeds = contents["seeds"] | {labels: 99}
+    for wrong in ({"calls": 99999}, {"seeds": seeds}, {"panels": {}}):
+        (bundled / "bundle.json").write_text(json.dumps(contents | wrong))
+        (difference,) = replayed(bundled).differences
+        assert difference.startswith("bundle.json: ")
+
+
+def test_a_panel_that_did_not_judge_is_found_out(bundled):
+    (panel,) = (bundled / "panels").glob("*/panel.yaml")
+    edited(panel, "temperature: ", "temperature: 1")
+    assert "panel.yaml: not the panel that gave preferences/" in replayed(bundled).differences[0]
+    panel.write_text("name: evil\n")
+    assert refusal(bundled).startswith(f"{panel}: no list of annotators")
+    panel.unlink()
+    refusal(bundled)
+
+
+def test_true_scores_are_said_to_be_as_recorded(store, bundled, capsys):
+    main(["replay", str(bundled)])
+    said = capsys.readouterr().out
+    assert all(each.artifact.folder in said for each in store.all("scores"))
+    assert "taken as recorded, not computed again: scores/" in said
 
 
 def test_what_is_no_bundle_is_refused(bundled, tmp_path):
