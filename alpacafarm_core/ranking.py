@@ -2,7 +2,8 @@
 
 AlpacaFarm's claim (arXiv 2305.14387, section 4.1): methods trained and judged in simulation rank as
 they do when people label and judge. Intervals come from redrawing every win rate within its own
-standard error, so they tell the uncertainty of few prompts, not that of few methods.
+standard error, so they tell the uncertainty of few prompts, not that of few methods; as those rates
+carry noise already, the intervals are of the attenuated agreement and understate one near 1.
 """
 
 from collections.abc import Sequence
@@ -84,7 +85,11 @@ def _ranks(values: Rates) -> Rates:
 def _redrawn(
     columns: tuple[Rates, Rates], errors: Rates, seed: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Intervals of Spearman and R² when rates are drawn anew within their errors."""
+    """Intervals of Spearman and R² when rates are drawn anew within their errors.
+
+    The rates carry the noise of few prompts already and each draw adds as much again, so these are
+    intervals of an attenuated agreement: one near 1 is understated, and may lie above its interval.
+    """
     rng = np.random.default_rng(seed)
     drawn = rng.normal(np.array(columns), errors, size=(DRAWS, 2, len(columns[0])))
     found = np.array([(spearman(*each), r_squared(*each)) for each in drawn])
