@@ -1,5 +1,6 @@
 """Length control of judged pairs, with the files of calibration and difficulty it takes."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,6 +21,8 @@ from alpacafarm_core.tally import MODEL, merged_prompt, share
 Variant = Literal["v1", "noreg", "minimal"]
 LC_COLUMNS = ["length_controlled_winrate", "lc_standard_error", "lc_low", "lc_high"]
 DIFFICULTY = "instruction_difficulty"
+HARDEST = 1e6  # a difficulty beyond it, either way, is none
+ROW = "row of the file"
 HUB = "df_gamed.csv of the data set tatsu-lab/alpaca_eval"
 
 
@@ -50,9 +53,17 @@ def inputs(
     pairs: pl.DataFrame, control: Control
 ) -> tuple[dict[str, Judged | None], Calibration | None]:
     """What the fit sees of every model, None for a baseline against itself; the calibration."""
-    difficulty = None if control.variant == "minimal" else _difficulty(control)
+    _refuse_unused(control)
+    difficulty = None if control.variant == "minimal" else _difficulty(pairs, control)
     calibration = _calibration(control) if control.variant == "v1" else None
     return dict(_models(pairs, difficulty)), calibration
+
+
+def _refuse_unused(control: Control) -> None:
+    given = {"--calibration": control.calibration, "--difficulty": control.difficulty}
+    for option, path in given.items():
+        if control.variant == "minimal" and path is not None:
+            raise BadInput(f"--lc minimal does not use {option} {path}; leave it out, or use v1")
 
 
 def _of(
@@ -108,11 +119,11 @@ def _judged(group: pl.DataFrame) -> Judged:
     )
 
 
-def _difficulty(control: Control) -> pl.DataFrame:
+def _difficulty(pairs: pl.DataFrame, control: Control) -> pl.DataFrame:
     """Prompt, difficulty and place, from 0, of every instruction of a file.
 
-    A file of instructions without difficulties takes those of the calibration: row i, or `index` i,
-    is the instruction that has the index i there.
+    A file of instructions without difficulties takes those of the calibration: `index` i, or for
+    want of an index row i, is the instruction that has the index i there.
     """
     if control.difficulty is None:
         raise BadInput(
@@ -123,10 +134,16 @@ def _difficulty(control: Control) -> pl.DataFrame:
     _need(raw, ["instruction"], control.difficulty)
     if "input" not in raw.columns:
         raw = raw.with_columns(input=pl.lit(""))
-    if DIFFICULTY not in raw.columns:
-        raw = _by_index(raw, control)
+    _need_text(raw, control.difficulty)
     prompt = raw.select(prompt=merged_prompt().fill_null(pl.col("instruction")))["prompt"]
-    rows = pl.DataFrame([prompt, _numbers(raw, DIFFICULTY, control.difficulty)])
+    if DIFFICULTY not in raw.columns:
+        raw = _by_index(raw, prompt, pairs, control)
+    elif control.variant == "noreg" and control.calibration is not None:
+        raise BadInput(
+            f"--lc noreg does not use --calibration {control.calibration}, as {control.difficulty} "
+            "has the difficulties; leave it out, or use --lc v1"
+        )
+    rows = pl.DataFrame([prompt, _difficulties(raw, control.difficulty)])
     rows = rows.unique(maintain_order=True)
     twice = rows.filter(pl.col("prompt").is_duplicated())["prompt"]
     if len(twice):
@@ -134,24 +151,54 @@ def _difficulty(control: Control) -> pl.DataFrame:
     return rows.with_row_index("place")
 
 
-def _by_index(raw: pl.DataFrame, control: Control) -> pl.DataFrame:
-    """Instructions with the difficulties that the calibration has for their places."""
-    if control.calibration is None:
+def _by_index(
+    raw: pl.DataFrame, prompt: pl.Series, pairs: pl.DataFrame, control: Control
+) -> pl.DataFrame:
+    """Instructions with the difficulties that the calibration has for their indices."""
+    if control.calibration is None or control.difficulty is None:
         raise BadInput(
             f"{control.difficulty}: no column {DIFFICULTY!r}; add it, or give --calibration, the "
-            f"{HUB}, to take difficulties from by row"
+            f"{HUB}, to take difficulties from by index"
         )
     held = load(control.calibration)
     _need(held, ["index", DIFFICULTY], control.calibration)
-    known = held.select(
-        _numbers(held, "index", control.calibration).cast(pl.Int64),
-        _numbers(held, DIFFICULTY, control.calibration),
-    ).unique("index")
+    index, hard = _indices(held, control.calibration), _difficulties(held, control.calibration)
+    known = pl.DataFrame([index, hard]).unique(maintain_order=True)
+    twice = known.filter(pl.col("index").is_duplicated())["index"]
+    if len(twice):
+        raise BadInput(
+            f"{control.calibration}: two values of {DIFFICULTY!r} for index {twice[0]}; keep one"
+        )
     if "index" in raw.columns:
-        raw = raw.with_columns(_numbers(raw, "index", control.difficulty).cast(pl.Int64))
+        raw = raw.with_columns(_indices(raw, control.difficulty))
     else:
-        raw = raw.with_row_index().with_columns(pl.col("index").cast(pl.Int64))
-    return raw.join(known, on="index", how="left", maintain_order="left")
+        _need_order(prompt, pairs, control.difficulty)
+        raw = raw.with_columns(index=pl.int_range(pl.len(), dtype=pl.Int64))
+    found = raw.join(known, on="index", how="left", maintain_order="left")
+    said = f"has no difficulty in {control.calibration}; give the {HUB} as it stands"
+    _refuse(found, "index", control.difficulty, (found[DIFFICULTY].is_null(), said))
+    return found
+
+
+def _need_order(prompt: pl.Series, pairs: pl.DataFrame, path: Path) -> None:
+    """Refuse to go by position where judged rows come in another order than the file's.
+
+    The same order is a sign, no proof, that the file was not shuffled; hence the warning.
+    """
+    place = pl.DataFrame([prompt]).with_columns(place=pl.int_range(pl.len(), dtype=pl.Int64))
+    rows = pairs.select(MODEL, prompt=merged_prompt())
+    rows = rows.join(place.unique("prompt", keep="first"), on="prompt", maintain_order="left")
+    back = rows.filter((pl.col("place").diff() < 0).over(MODEL))
+    if back.height:
+        raise BadInput(
+            f"{path}: no column 'index', and the judged rows are not in its order: row "
+            f"{back['place'][0] + 1}, {back['prompt'][0][:60]!r}, follows a later one for model "
+            f"{back[MODEL][0]!r}; add 'index', its number in the calibration, or {DIFFICULTY!r}"
+        )
+    logging.getLogger("alpacafarm").warning(
+        f"{path} has no column 'index': row i takes the difficulty of index i, counted from 0, in "
+        "the calibration. In another order than AlpacaEval's the rates are wrong; add 'index'"
+    )
 
 
 def _calibration(control: Control) -> Calibration:
@@ -163,13 +210,16 @@ def _calibration(control: Control) -> Calibration:
         )
     raw = load(path)
     _need(raw, ["preference", "std_delta_len", DIFFICULTY], path)
+    raw = raw.with_row_index(ROW, offset=1)
     if raw["preference"].dtype == pl.String:
         raw = raw.with_columns(pl.col("preference").replace("", None))
     raw = raw.filter(pl.col("preference").is_not_null())
+    if not raw.height:
+        raise BadInput(f"{path}: no row has a 'preference'; give the {HUB}, or use --lc noreg")
     share = _numbers(raw, "preference", path)
-    if not share.is_between(0, 1).all():
-        raise BadInput(f"{path}: a preference is not from 0 to 1; give the {HUB} as it stands")
-    length, hard = _numbers(raw, "std_delta_len", path), _numbers(raw, DIFFICULTY, path)
+    mend = f"is not from 0 to 1; give the {HUB} as it stands"
+    _refuse(raw, "preference", path, (~share.is_between(0, 1), mend))
+    length, hard = _numbers(raw, "std_delta_len", path), _difficulties(raw, path)
     return Calibration(length.to_numpy(), hard.to_numpy(), share.to_numpy())
 
 
@@ -180,12 +230,41 @@ def _need(raw: pl.DataFrame, names: list[str], path: Path) -> None:
         raise BadInput(f"{path}: no column {lacking[0]!r}, only {there}; add it")
 
 
-def _numbers(raw: pl.DataFrame, name: str, path: Path | None) -> pl.Series:
+def _need_text(raw: pl.DataFrame, path: Path) -> None:
+    for name in ("instruction", "input"):
+        if raw[name].dtype not in (pl.String, pl.Null):
+            raise BadInput(
+                f"{path}: row 1, column {name!r}: {raw[name].dtype}, not text; write text"
+            )
+    _refuse(raw, "instruction", path, (raw["instruction"].is_null(), "is missing; add the text"))
+
+
+def _numbers(raw: pl.DataFrame, name: str, path: Path) -> pl.Series:
     """A column of finite numbers, one in every row."""
-    series = raw[name]
-    numbers = series.cast(pl.Float64, strict=False)
+    numbers = raw[name].cast(pl.Float64, strict=False)
     wrong = ~numbers.is_finite().fill_null(value=False)
-    if wrong.any():
-        row = 1 + (wrong.arg_max() or 0)
-        raise BadInput(f"{path}: row {row}, column {name!r}: {series[row - 1]!r} is not a number")
+    _refuse(raw, name, path, (wrong, "is not a number; write one"))
     return numbers
+
+
+def _difficulties(raw: pl.DataFrame, path: Path) -> pl.Series:
+    numbers = _numbers(raw, DIFFICULTY, path)
+    mend = f"is beyond {HARDEST:.0e}, where a difficulty is about -5 to 5; mend it"
+    _refuse(raw, DIFFICULTY, path, (numbers.abs() > HARDEST, mend))
+    return numbers
+
+
+def _indices(raw: pl.DataFrame, path: Path) -> pl.Series:
+    numbers = _numbers(raw, "index", path)
+    wrong = (numbers != numbers.floor()) | ~numbers.is_between(0, 2**31)
+    _refuse(raw, "index", path, (wrong, "is not a whole number from 0; count instructions from 0"))
+    return numbers.cast(pl.Int64)
+
+
+def _refuse(raw: pl.DataFrame, name: str, path: Path, fault: tuple[pl.Series, str]) -> None:
+    """Raise BadInput, with row and mend, where a column is wrong."""
+    wrong, said = fault
+    if wrong.any():
+        at = wrong.arg_max() or 0
+        row = raw[ROW][at] if ROW in raw.columns else at + 1
+        raise BadInput(f"{path}: row {row}, column {name!r}: {raw[name][at]!r} {said}")

@@ -59,6 +59,8 @@ def _read(paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
     seen = dict[str, Path]()
     for path in paths:
         pairs = files.read(path, "preferences")
+        if (pairs[MODEL] == "").all():  # names no model
+            pairs = pairs.with_columns(pl.lit(path.stem).alias(MODEL))
         for model in pairs[MODEL].unique():
             if model in seen:
                 raise BadInput(
@@ -69,9 +71,10 @@ def _read(paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
 
 
 def _warn(rows: pl.DataFrame) -> None:
-    """Say where length control moved a rate so far that the fit may have failed."""
-    for model, raw, held in rows.select("model", "win_rate", LC_COLUMNS[0]).rows():
-        if raw is not None and held is not None and is_extreme(raw, held):
+    """Say where a fit moved a rate so far that it may have failed; without C there was none."""
+    fits = rows.drop_nulls(["win_rate", LC_COLUMNS[0], "lc_c"])
+    for model, raw, held in fits.select("model", "win_rate", LC_COLUMNS[0]).rows():
+        if is_extreme(raw, held):
             logging.getLogger("alpacafarm").warning(
                 f"{model}: length-controlled {held:.1f} % is far from the raw {raw:.1f} %; the fit "
                 "may have failed: look at the lengths and at lc_low and lc_high"

@@ -85,9 +85,96 @@ def test_what_is_missing_or_wrong_is_named_with_the_mend(lc_files, tmp_path):
         (Control("noreg", None, short), "6 instructions have no difficulty, first 'c'"),
         (Control("noreg", None, twice), "two difficulties for 'a'"),
         (Control("minimal", c=0.0), "--c 0.0 is not above 0"),
+        (Control("minimal", calibration), "minimal does not use --calibration .*; leave it out"),
+        (Control("minimal", None, difficulty), "minimal does not use --difficulty"),
+        (Control("noreg", calibration, difficulty), "noreg does not use --calibration .* or use"),
     ]:
         with pytest.raises(BadInput, match=said):
             controlled(rows, control)
+
+
+def test_instructions_in_another_order_are_not_taken_by_position(lc_files, caplog):
+    rows = files.read(lc_files["m.parquet"], "preferences")
+    listed, calibration = lc_files["instructions.csv"], lc_files["calibration.csv"]
+    control = Control("v1", calibration, listed, 1.0)
+    caplog.set_level("WARNING", "alpacafarm")
+    asked = inputs(rows, control)[0]["m"]
+    assert "instructions.csv has no column 'index': row i takes the difficulty" in caplog.text
+    shuffled = pl.read_csv(listed).with_row_index().sample(fraction=1.0, shuffle=True, seed=1)
+    shuffled.write_csv(listed)
+    assert inputs(rows, control)[0]["m"].difficulty.sum() == asked.difficulty.sum()
+    shuffled.drop("index").write_csv(listed)
+    with pytest.raises(BadInput, match=r"judged rows are not in its order: row .* add 'index'"):
+        inputs(rows, control)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("index", "0.5", "row 3, column 'index': '0.5' is not a whole number from 0"),
+        ("index", "1e300", "row 3, column 'index': '1e300' is not a whole number"),
+        ("index", "-1", "row 3, column 'index': '-1' is not a whole number"),
+        ("instruction_difficulty", "1e200", "row 3, column .*: '1e200' is beyond 1e.06"),
+        ("instruction_difficulty", "0.7", "two values of 'instruction_difficulty' for index 2"),
+        ("preference", "2", "row 3, column 'preference': '2' is not from 0 to 1"),
+    ],
+)
+def test_a_calibration_with_a_wrong_number_is_refused(lc_files, column, value, said):
+    rows = files.read(lc_files["m.parquet"], "preferences")
+    path = lc_files["calibration.csv"]
+    held = pl.read_csv(path, infer_schema=False)
+    held[2, column] = value
+    held[0, "preference"] = ""  # rows are counted as in the file, whichever are left out
+    held.write_csv(path)
+    with pytest.raises(BadInput, match=said):
+        inputs(rows, Control("v1", path, lc_files["instructions.csv"]))
+
+
+def test_an_index_that_the_calibration_lacks_is_refused(lc_files):
+    rows = files.read(lc_files["m.parquet"], "preferences")
+    path = lc_files["calibration.csv"]
+    pl.read_csv(path).filter(pl.col("index") < 5).write_csv(path)
+    with pytest.raises(BadInput, match=r"row 6, column 'index': 5 has no difficulty in"):
+        inputs(rows, Control("v1", path, lc_files["instructions.csv"]))
+
+
+def test_a_calibration_without_a_judged_row_is_refused(lc_files):
+    rows = files.read(lc_files["m.parquet"], "preferences")
+    path = lc_files["calibration.csv"]
+    pl.read_csv(path).with_columns(preference=pl.lit("")).write_csv(path)
+    with pytest.raises(BadInput, match=r"no row has a 'preference'.* or use --lc noreg"):
+        inputs(rows, Control("v1", path, lc_files["difficulty.csv"]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"input": pl.lit(5)}, "row 1, column 'input': Int32, not text"),
+        ({"instruction": pl.lit(None, pl.String)}, "row 1, column 'instruction': None is missing"),
+        ({"instruction_difficulty": pl.lit(-1e200)}, "row 1, column .* -1e.200 is beyond 1e.06"),
+    ],
+)
+def test_a_difficulty_file_with_a_wrong_column_is_refused(lc_files, tmp_path, changed, said):
+    rows = files.read(lc_files["m.parquet"], "preferences")
+    path = tmp_path / "wrong.parquet"
+    pl.read_csv(lc_files["difficulty.csv"]).with_columns(**changed).write_parquet(path)
+    with pytest.raises(BadInput, match=said):
+        inputs(rows, Control("noreg", None, path))
+
+
+def test_a_file_that_names_no_model_is_called_by_its_own_name(tmp_path, caplog):
+    path = tmp_path / "mine.parquet"
+    pairs(preference=[2.0, 1.0]).drop("generator_2").write_parquet(path)
+    assert tallied([path]).rows["model"].to_list() == ["mine"]
+
+
+def test_a_baseline_against_itself_is_not_warned_of(tmp_path, caplog):
+    path = tmp_path / "b.parquet"
+    pairs(preference=[1.0] * 9 + [2.0], generator_2=["b"] * 10).write_parquet(path)
+    caplog.set_level("WARNING", "alpacafarm")
+    board = tallied([path], Control("minimal", c=1.0)).rows
+    assert is_extreme(board["win_rate"][0], board[RATE][0])
+    assert caplog.text == ""
 
 
 def test_a_calibration_out_of_range_is_refused_and_an_empty_one_left_out(lc_files):
@@ -97,7 +184,7 @@ def test_a_calibration_out_of_range_is_refused_and_an_empty_one_left_out(lc_file
     _, calibration = inputs(rows, control)
     assert len(calibration.share) == 14
     path.write_text(path.read_text().replace("0.7", "1.7"))
-    with pytest.raises(BadInput, match="a preference is not from 0 to 1"):
+    with pytest.raises(BadInput, match=r"row 2, column .preference.: .1.7. is not from 0 to 1"):
         controlled(rows, control)
 
 
