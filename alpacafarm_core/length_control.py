@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.logistic import (
     FOLDS,
-    NEARLY,
     Array,
     Rows,
     Start,
@@ -46,6 +45,7 @@ FEW = 300  # instructions, below which every draw is fitted
 FAR = 0.5  # the most that the third order of an expansion may move a logit
 MANY = 0.05  # share of draws that are far, above which every draw is fitted
 BESIDE = 8  # draws on either side of an end of the interval that are fitted
+NEAR = 0.05  # move of a logit that ends the fit of a draw; the error left is about its square
 TOGETHER = 100  # fits at once
 Draws = NDArray[np.float32]
 """How often each instruction comes in each draw, [draws, prompts]."""
@@ -208,7 +208,7 @@ def _refitted(model: Fitted, times: Draws, start: Array) -> Array:
         often = times[part, model.judged.prompt].astype(np.float64)
         held = np.broadcast_to(fixed, (len(often), len(fixed)))
         weights = np.concatenate([held, often[:, is_judged]], axis=1)
-        (theta,) = fits(model.rows, weights, [model.c], Start(start[part], NEARLY))
+        (theta,) = fits(model.rows, weights, [model.c], Start(start[part], NEAR))
         chance = sigmoid(theta[:, 1:] @ level.T)
         rates[part] = 100 * (often * chance).sum(axis=1) / often.sum(axis=1)
     return rates
