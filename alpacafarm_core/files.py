@@ -131,7 +131,8 @@ def _check_columns(raw: pl.DataFrame, needed: Sequence[str], kind: str, path: Pa
         raise BadInput(f"{path}: no rows; {kind} need at least one")
     for name in needed:
         if name not in raw.columns:
-            near = get_close_matches(name, raw.columns, n=1)
+            spare = [column for column in raw.columns if column not in needed]
+            near = get_close_matches(name, spare, n=1)
             mend = f"rename {near[0]!r}" if near else "add it"
             there = ", ".join(raw.columns[:12])
             raise BadInput(f"{path}: no column {name!r} for {kind}, only {there}; {mend}")

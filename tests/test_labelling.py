@@ -203,3 +203,11 @@ def test_buying_stops_when_it_is_known_which_side_is_better(store, tmp_path, cap
     assert "0 bought in 0 calls" in printed and "output_2 is better than output_1" in printed
     assert typed(*words, "--both-orders") == 2
     assert "leave out --both-orders" in complaint(capsys)
+
+
+def test_a_column_that_is_wanted_itself_is_not_the_one_to_rename(store, tmp_path, capsys):
+    rows = pl.DataFrame({"instruction": ["a"], "output_1": ["b"], "out_2": ["c"]})
+    rows.write_csv(tmp_path / "pairs.csv")
+    words = ["annotate", tmp_path / "pairs.csv", "--panel", "world", "--out", tmp_path / "l.csv"]
+    assert typed(*words) == 2
+    assert "no column 'output_2'" in (said := complaint(capsys)) and "rename 'out_2'" in said
