@@ -58,6 +58,8 @@ def labelled(work: Labelling, out: Path, budget: float | None = None) -> dict[st
     """
     started = time.time()
     refuse_place(out)
+    if work.until_decided is not None and work.both_orders:
+        raise BadInput("--until-decided looks at one label a pair; leave out --both-orders")
     cap(budget)
     panel, (raw, pairs) = _panel(work), files.read_pairs(work.pairs)
     refuse_loss(raw, work.pairs, out)
@@ -68,7 +70,8 @@ def labelled(work: Labelling, out: Path, budget: float | None = None) -> dict[st
     raw, pairs = raw.filter(judged), pairs.filter(judged)
     ask = nobody if work.offline else endpoints.ask_for(panel.endpoint, store().root)
     if work.until_decided is not None:
-        document = _until_decided((raw, pairs), panel, ask, work, out)
+        terms = Terms(alpha=work.until_decided, seed=work.seed, purse=purse())
+        document = _until_decided((raw, pairs), panel, ask, terms, out)
         return document | {"seconds": round(time.time() - started, 3)}
     parts = [
         judge(rows, each, ask, ledger(), purse()) for rows, each in _showings(pairs, panel, work)
@@ -78,16 +81,13 @@ def labelled(work: Labelling, out: Path, budget: float | None = None) -> dict[st
 
 
 def _until_decided(
-    tables: tuple[pl.DataFrame, pl.DataFrame], panel: Panel, ask: Ask, work: Labelling, out: Path
+    tables: tuple[pl.DataFrame, pl.DataFrame], panel: Panel, ask: Ask, terms: Terms, out: Path
 ) -> dict[str, Any]:
     """Label in a random order until it is known which side is better; only judged rows are written.
 
     `tables` are the file as it is and as pairs.
     """
-    if work.both_orders:
-        raise BadInput("--until-decided looks at one label a pair; leave out --both-orders")
     raw, pairs = tables
-    terms = Terms(alpha=work.until_decided or 0.0, seed=work.seed, purse=purse())
     found = judge_until_decided(pairs, panel, ask, ledger(), terms)
     places = pairs.select(PROMPT).with_row_index("row")
     labels = places.join(found.preferences, on=PROMPT, maintain_order="left")
