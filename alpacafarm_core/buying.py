@@ -96,9 +96,9 @@ def spend(batches: Sequence[Batch], ask: Ask, ledger: Ledger, purse: Purse) -> B
 
 def _buy(batches: Sequence[Batch], ask: Ask, ledger: Ledger) -> Bought:
     """Ask, and put what was answered in the ledger: whatever has arrived meanwhile, together."""
-    calls, price, rejected, errors = 0, 0.0, set(), list[str]()
     requests, progress = [batch.request() for batch in batches], Progress(len(batches))
-    for group in arrivals(ask, requests, CHUNK):
+
+    def put_away(group: Sequence[tuple[int, Answer]]) -> Bought:
         purchases = [
             batches[index].purchase(requests[index], answer)
             for index, answer in group
@@ -107,10 +107,19 @@ def _buy(batches: Sequence[Batch], ask: Ask, ledger: Ledger) -> Bought:
         ledger.append(purchases)
         cost = sum(purchase.call.price for purchase in purchases)
         progress.add(len(group), cost)
-        calls, price = calls + len(purchases), price + cost
-        rejected |= _rejected(batches, group)
-        errors += [answer.error for _, answer in group if answer.error]
-    return Bought(calls, price, rejected, errors)
+        errors = [answer.error for _, answer in group if answer.error]
+        return Bought(len(purchases), cost, _rejected(batches, group), errors)
+
+    bought, groups = Bought(0, 0.0, set(), []), arrivals(ask, requests, CHUNK)
+    for group in groups:
+        try:
+            bought = bought.and_then(put_away(group))
+        except KeyboardInterrupt as interrupt:
+            # All of this group, if only some of it is there, and what has arrived since.
+            put_away(group)
+            put_away(groups.throw(interrupt))
+            raise
+    return bought
 
 
 def commonest(errors: Sequence[str]) -> str:

@@ -43,6 +43,8 @@ _UNAVAILABLE = 503
 _WORTH_ANOTHER_TRY = {408, 409, 425, _BUSY}
 # Seconds; it bounds how often a server is asked that answers at once.
 _APART = 0.0005
+# Seconds in which requests under way are dropped at an interrupt.
+_LETTING_GO = 10.0
 _OUT_OF_MONEY = "insufficient_quota"
 
 
@@ -71,14 +73,15 @@ class OpenAICompatible:
     def arrivals(self, requests: Sequence[Request]) -> Iterator[list[Arrived]]:
         """Groups of answers in the order in which they come: all that has arrived meanwhile.
 
-        An interrupt drops what is under way; what has arrived by then is handed over first. When
-        another thread closes the client meanwhile, concurrent.futures' CancelledError is raised.
+        An interrupt, thrown in or while one waits, drops what is under way; what has arrived by
+        then is handed over before it goes on. When another thread closes the client meanwhile,
+        concurrent.futures' CancelledError is raised.
         """
         inbox = _Inbox()
         with self._lock:
             running = self._started()
             work = asyncio.run_coroutine_threadsafe(
-                running.endpoint.answer_all(requests, inbox.put), running.loop
+                inbox.filled(running.endpoint, requests), running.loop
             )
         work.add_done_callback(lambda _: inbox.news.set())
         try:
@@ -128,7 +131,15 @@ class _Inbox:
 
     def __init__(self) -> None:
         self.news = threading.Event()
+        self._over = threading.Event()
         self._arrived: list[Arrived] = []
+
+    async def filled(self, endpoint: "_Endpoint", requests: Sequence[Request]) -> None:
+        """Ask for all; once this is over, or was cancelled and is, nothing more arrives."""
+        try:
+            await endpoint.answer_all(requests, self.put)
+        finally:
+            self._over.set()
 
     def put(self, index: int, answer: Answer) -> None:
         """One has arrived."""
@@ -143,11 +154,14 @@ class _Inbox:
                 self.news.wait()
                 self.news.clear()
                 if group := self._arrived[seen:]:
-                    yield group
                     seen += len(group)
+                    yield group
                 elif work.done():
                     work.result()
         except KeyboardInterrupt:
+            # First nothing more is asked, or answers would be bought that nobody puts away.
+            work.cancel()
+            self._over.wait(_LETTING_GO)
             yield self._arrived[seen:]
             raise
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +13,7 @@ from alpacafarm_core.answers import Json
 from alpacafarm_core.artifacts import Candidates, Preferences
 from alpacafarm_core.buying import CHUNK
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.ledger import Ledger
+from alpacafarm_core.ledger import Ledger, Purchase
 from alpacafarm_core.llm import Answer, Request, failed
 from alpacafarm_core.panel import Annotator, Panel, load
 from alpacafarm_core.world import judges
@@ -296,6 +296,29 @@ def test_what_will_be_asked_alone_is_outstanding(ledger: Ledger) -> None:
     assert set(judged.preferences["status"]) == {"failed"}
     planned = len(outstanding(pairs_of(3), panel, ledger))
     assert planned == judge(pairs_of(3), panel, Fake(), ledger).spending.calls == 3
+
+
+def test_an_interrupt_while_answers_are_put_away_keeps_all_that_came(ledger: Ledger) -> None:
+    presses = ["Ctrl-C"]
+
+    class Interrupted(Ledger):
+        def append(self, purchases: Sequence[Purchase]) -> None:
+            if presses and presses.pop():
+                raise KeyboardInterrupt
+            super().append(purchases)
+
+    class Streaming(Fake):
+        def arrivals(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+            answers = list(enumerate(self(requests)))
+            try:
+                yield answers[:1]
+            except KeyboardInterrupt:
+                yield answers[1:3]
+                raise
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(pairs_of(4), panel_of(), Streaming(), Interrupted(ledger.path))
+    assert ledger.counts().calls == 3
 
 
 def test_what_another_process_is_buying_is_waited_for(ledger: Ledger) -> None:
