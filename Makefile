@@ -3,12 +3,13 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
-WORKERS ?= 0
+WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 QUIET := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 \
 	PREFECT_SERVER_ANALYTICS_ENABLED=false
-PYTEST := $(QUIET) $(BIN)/python -m pytest $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS))
+PYTEST := $(QUIET) $(BIN)/python -m pytest
+SPREAD := $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS))
 
 .PHONY: demo test test-slow check format lock ui base bench clean help
 
@@ -21,11 +22,11 @@ $(READY): pyproject.toml requirements/constraints.txt requirements/setup.sh
 demo: $(READY)  ## run the farm on the built-in world and print the leaderboard
 	@$(BIN)/alpacafarm demo $(DEMO_ARGS)
 
-test: $(READY)  ## the tests (WORKERS=2 spreads them, PYTEST_ARGS narrows them)
-	@$(PYTEST) -m "not slow" $(or $(PYTEST_ARGS),--cov --cov-report=term)
+test: $(READY)  ## the tests, on two cores (WORKERS=0 for one, PYTEST_ARGS narrows them)
+	@$(PYTEST) $(SPREAD) -m "not slow" $(or $(PYTEST_ARGS),--cov --cov-report=term)
 
 test-slow: $(READY)  ## the tests that take minutes
-	@$(PYTEST) -m slow $(PYTEST_ARGS)
+	@$(PYTEST) $(SPREAD) -m slow $(PYTEST_ARGS)
 
 check: $(READY)  ## format, lint, types, import layers, lock file
 	@$(BIN)/ruff format --check .
