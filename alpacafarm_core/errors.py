@@ -51,3 +51,11 @@ class JudgeFailed(FarmError):
 
 class TrainingFailed(FarmError):
     """A loss or reward that is not a number, or data that cannot be learned from."""
+
+
+class ContractBroken(TrainingFailed):
+    """Training would learn from nonsense, or has done so; the line names rows and the mend."""
+
+
+class WeightSyncFailed(ContractBroken):
+    """The engine that samples does not hold the weights that were trained."""

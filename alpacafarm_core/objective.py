@@ -73,6 +73,7 @@ class KLPenalty(Value):
         default="k1", description="Signed log-ratio, or AlpacaFarm's clamped"
     )
     target: float | None = Field(default=None, gt=0, description="Nats a response; adapts coef")
+    limit: float = Field(default=100.0, gt=0, description="Nats a response that end training")
 
 
 class Shaping(Value):

@@ -46,6 +46,7 @@ class Fitting(Value):
     training: Training = Training(learning_rate=3e-6, epochs=1, batch=16)
     held_out: int = Field(default=500, ge=0, description="Pairs kept for accuracy")
     seed: int = Field(default=42, ge=0, description="Seed of the held-out split")
+    above_length: bool = Field(default=True, description="Must beat preferring the longer one")
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
