@@ -27,6 +27,11 @@ class Machine(Value):
     workers: int = Field(default=0, ge=0, description="Jobs at a time; 0 is two on a CPU")
     apart: Literal["auto", "yes", "no"] = "auto"
     deadline: float = Field(default=86_400, gt=0, description="Seconds a job apart may take")
+    processes: int = Field(default=1, ge=1, description="That train as one, on this machine")
+    hostfile: str = Field(default="", description="Machines that train as one, and their slots")
+    zero: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed's stage; 2 if left open")
+    offload: bool = Field(default=False, description="Optimiser state in the host's memory")
+    checkpoint_seconds: float = Field(default=300, ge=0, description="Between two checkpoints")
     concurrency: int = Field(default=16, ge=1, description="Requests under way at an endpoint")
     timeout: float = Field(default=120, gt=0, description="Seconds an answer may take, each try")
     batch_api: bool = Field(default=False, description="Ask endpoints in batches, at half price")
@@ -45,6 +50,10 @@ class Machine(Value):
         if self.workers:
             return self.workers
         return 1 if self.is_apart() else min(2, _cores())
+
+    def trains_together(self) -> bool:
+        """Whether several processes train as one, which a launcher starts."""
+        return self.processes > 1 or bool(self.hostfile)
 
     def shared(self) -> Self:
         """The part of this machine that one of the jobs at once gets."""
