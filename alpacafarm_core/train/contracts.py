@@ -1,0 +1,198 @@
+"""Contracts: what must hold of data and figures, or training ends with the rows and the mend.
+
+Each is a function of plain values that raises ContractBroken in one line, up to five rows by number
+and first words. What is odd but harmless in small numbers is counted and returned instead: a pair
+of equal responses has no gradient, an unfinished sample teaches all but the end. B is responses, R
+tokens of a response.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alpacafarm_core.errors import ContractBroken
+from alpacafarm_core.train.batches import Example, Pair, Tokens, responses_of
+
+SHOWN, WORDS = 5, 6
+
+IDENTICAL = 0.01
+"""Share of pairs that may be of equal responses: ties that a coin decided."""
+
+UNENDED = 0.9
+"""Share of responses that may lack the end token; a short limit cuts most samples of a policy."""
+
+STEPS, NEAR, SURE = 20, 0.002, 2.0
+"""Steps before a loss can be stuck, how near ln 2 that is, standard errors above one half."""
+
+PAIRS = 200
+"""Held-out pairs from which a reward model is compared with the length of responses."""
+
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+"""Mean absolute gap in nats a token between sampler and trainer, by precision."""
+
+
+class Origin(NamedTuple):
+    """Where examples stand: row number and instruction of each; without them, they are counted."""
+
+    numbers: Sequence[int] = ()
+    instructions: Sequence[str] = ()
+
+    def named(self, example: int) -> str:
+        """One example, as people can find it."""
+        number = self.numbers[example] if len(self.numbers) else example
+        if not len(self.instructions):
+            return f"row {number}"
+        return f"row {number} ({_begun(self.instructions[example])})"
+
+
+NOWHERE = Origin()
+
+
+def distinct(pairs: Sequence[Pair], origin: Origin = NOWHERE) -> int:
+    """How many pairs have a chosen response equal to the rejected one, as they are learned from.
+
+    Raises ContractBroken when they are more than IDENTICAL of all.
+    """
+    same = [at for at, pair in enumerate(pairs) if pair.chosen == pair.rejected]
+    if len(same) > IDENTICAL * len(pairs):
+        raise ContractBroken(
+            f"{len(same)} of {len(pairs)} pairs are the same on both sides once cut to the longest "
+            f"length: {_rows(same, origin)}; raise max_length, or call them ties (1.5)"
+        )
+    return len(same)
+
+
+def ended(responses: Sequence[Tokens], end: int, origin: Origin = NOWHERE) -> int:
+    """How many responses to imitate do not end with the end token, id `end`.
+
+    Raises ContractBroken when they are more than UNENDED of all: who learns from them never stops.
+    """
+    open_ended = [at for at, row in enumerate(responses) if row.response[-1:] != [end]]
+    if len(open_ended) > UNENDED * len(responses):
+        raise ContractBroken(
+            f"{len(open_ended)} of {len(responses)} responses to imitate do not end with the end "
+            f"token ({end}): {_rows(open_ended, origin)}; raise max_tokens where they were "
+            "sampled, or set the eos_token they were written with"
+        )
+    return len(open_ended)
+
+
+def learnable(examples: Sequence[Example], origin: Origin = NOWHERE) -> None:
+    """Every response has a token to learn from."""
+    empty = [
+        at for at, one in enumerate(examples) if not all(r.response for r in responses_of([one]))
+    ]
+    if empty:
+        raise ContractBroken(
+            f"{len(empty)} of {len(examples)} rows have a response without one token to learn "
+            f"from: {_rows(empty, origin)}; leave them out or give their output"
+        )
+
+
+def apart(trained: Collection[tuple[str, str]], evaluated: Iterable[tuple[str, str]]) -> None:
+    """No prompt, as (instruction, input), is both trained on and evaluated."""
+    known = set(trained)
+    rows = list(evaluated)
+    both = [at for at, prompt in enumerate(rows) if prompt in known]
+    if both:
+        origin = Origin(instructions=[instruction for instruction, _ in rows])
+        raise ContractBroken(
+            f"{len(both)} of {len(rows)} evaluation prompts are trained on: "
+            f"{_rows(both, origin)}; take them out of one of the two"
+        )
+
+
+def unstuck(history: Sequence[Mapping[str, float]], batch: int) -> None:
+    """The loss of pairs has left ln 2, where a logistic loss of no margin stands.
+
+    `history` has `loss` and `accuracy` of each step, and `rows`, else `batch`, pairs a step. Broken
+    after STEPS steps when the last quarter's mean loss is within NEAR of ln 2 and its accuracy is
+    not above one half by SURE standard errors.
+    """
+    if len(history) < STEPS or not all({"loss", "accuracy"} <= one.keys() for one in history):
+        return
+    last = history[-(len(history) // 4) :]
+    pairs = sum(one.get("rows", batch) for one in last)
+    loss, accuracy = (sum(one[name] for one in last) / len(last) for name in ("loss", "accuracy"))
+    if abs(loss - math.log(2)) <= NEAR and accuracy <= 0.5 + SURE * 0.5 / math.sqrt(pairs):
+        first = len(history) - len(last) + 1
+        raise ContractBroken(
+            f"steps {first} to {len(history)}: the loss is stuck at ln 2 ({loss:.4f}) and "
+            f"{100 * accuracy:.1f}% of {pairs:.0f} pairs are in order; raise the learning rate, or "
+            "look at the labels with `alpacafarm card`"
+        )
+
+
+def above_length(accuracy: float | None, length_accuracy: float | None, pairs: int) -> None:
+    """A reward model orders held-out pairs better than the length of the responses does.
+
+    Both accuracies are shares of `pairs`, None without any; fewer than PAIRS decide nothing.
+    """
+    if accuracy is None or length_accuracy is None or pairs < PAIRS:
+        return
+    if accuracy <= length_accuracy:
+        raise ContractBroken(
+            f"the reward model orders {100 * accuracy:.1f}% of {pairs} held-out pairs, preferring "
+            f"the longer response {100 * length_accuracy:.1f}%; give more pairs or epochs, or "
+            "waive this with above_length false"
+        )
+
+
+def gap(sampler: Tensor, trainer: Tensor, mask: Tensor) -> dict[str, float]:
+    """How far log-probabilities of sampler and trainer are apart, all [B, R].
+
+    In nats a token: `gap_mean` and `gap_max` of the absolute difference, and `gap_ratio`, the mean
+    probability ratio, 1 where they agree.
+    """
+    apart = (trainer - sampler)[mask.bool()].float()
+    if not apart.numel():
+        return {"gap_mean": 0.0, "gap_max": 0.0, "gap_ratio": 1.0}
+    return {
+        "gap_mean": float(apart.abs().mean()),
+        "gap_max": float(apart.abs().max()),
+        "gap_ratio": float(torch.exp(apart).mean()),
+    }
+
+
+def agreeing(figures: Mapping[str, float], precision: str, step: int) -> None:
+    """The `gap_mean` of `gap` is within TOLERANCE of this precision; `step` counts from 0."""
+    tolerance = TOLERANCE[precision]
+    # Not the other way round: a gap that is not a number is no agreement.
+    if not figures["gap_mean"] <= tolerance:
+        raise ContractBroken(
+            f"step {step + 1}: sampler and trainer are {figures['gap_mean']:.2g} nats a token "
+            f"apart (at most {tolerance:g} in {precision}); sample in the precision and at the "
+            "temperature of training, or set ALPACAFARM_ENGINE=transformers"
+        )
+
+
+def finite(figures: Mapping[str, float], step: int, steps: int) -> None:
+    """Every figure is a number; `step` counts from 0."""
+    wrong = [name for name, figure in figures.items() if not math.isfinite(figure)]
+    if wrong:
+        said = ", ".join(f"{name} is {figures[name]}" for name in wrong)
+        raise ContractBroken(
+            f"step {step + 1} of {steps}: {said}; lower the learning rate or use float32"
+        )
+
+
+def near(kl: float, limit: float, step: int) -> None:
+    """The policy is within `limit` nats a response of its reference; `step` counts from 0."""
+    if not kl <= limit:
+        raise ContractBroken(
+            f"step {step + 1}: a response is {kl:.1f} nats from the reference, at most {limit:g} "
+            "are allowed; raise kl.coef, lower the learning rate, or raise kl.limit"
+        )
+
+
+def _rows(examples: Sequence[int], origin: Origin) -> str:
+    shown = ", ".join(origin.named(at) for at in examples[:SHOWN])
+    return shown + (f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else "")
+
+
+def _begun(text: str) -> str:
+    words = text.split()
+    return " ".join(words[:WORDS]) + (" ..." if len(words) > WORDS else "")

@@ -1,0 +1,138 @@
+"""Every contract with its planted defect, and silent on good data."""
+
+import math
+
+import pytest
+import torch
+
+from alpacafarm_core.errors import ContractBroken, TrainingFailed, WeightSyncFailed
+from alpacafarm_core.train import contracts
+from alpacafarm_core.train.batches import Pair, Tokens
+from alpacafarm_core.train.contracts import Origin
+
+END = 1
+
+
+def pair(chosen: list[int], rejected: list[int]) -> Pair:
+    return Pair(Tokens([0, 5], chosen), Tokens([0, 5], rejected))
+
+
+GOOD = [pair([7, number + 10, END], [8, END]) for number in range(100)]
+
+
+def steps(losses: list[float], accuracy: float) -> list[dict[str, float]]:
+    return [{"loss": loss, "accuracy": accuracy, "rows": 64} for loss in losses]
+
+
+def test_a_broken_contract_is_a_failure_of_training():
+    assert issubclass(ContractBroken, TrainingFailed)
+    assert issubclass(WeightSyncFailed, ContractBroken)
+
+
+def test_pairs_that_are_the_same_on_both_sides_are_refused_by_row_and_words():
+    planted = GOOD[:8] + [pair([7, END], [7, END])] * 2
+    origin = Origin(range(20, 30), ["Name a red fruit that grows on trees."] * 10)
+    with pytest.raises(ContractBroken, match="2 of 10 pairs") as refused:
+        contracts.distinct(planted, origin)
+    assert "row 28 (Name a red fruit that grows ...), row 29 (" in str(refused.value)
+    assert "raise max_length" in str(refused.value)
+
+
+def test_one_tie_among_many_pairs_is_only_counted():
+    assert contracts.distinct(GOOD) == 0
+    assert contracts.distinct([*GOOD[1:], pair([7, END], [7, END])]) == 1
+
+
+def test_at_most_five_rows_are_named():
+    with pytest.raises(ContractBroken, match="row 0, row 1, row 2, row 3, row 4 and 3 more;"):
+        contracts.distinct([pair([7], [7])] * 8)
+
+
+def test_responses_that_never_end_are_refused():
+    endless = [Tokens([0, 5], [7, 8])] * 19
+    with pytest.raises(ContractBroken, match=r"19 of 20 .* end token \(1\): row 0,.*max_tokens"):
+        contracts.ended([*endless, Tokens([0, 5], [7, END])], END)
+
+
+def test_some_unfinished_samples_are_only_counted():
+    some = [Tokens([0, 5], [7, 8])] * 6 + [Tokens([0, 5], [7, END])] * 4
+    assert contracts.ended(some, END) == 6
+    assert contracts.ended([one.chosen for one in GOOD], END) == 0
+
+
+def test_a_response_with_all_its_labels_masked_is_refused():
+    with pytest.raises(ContractBroken, match=r"1 of 2 rows .* row 1;"):
+        contracts.learnable([Tokens([0, 5], [7]), Tokens([0, 5], [])])
+    with pytest.raises(ContractBroken, match="row 0;"):
+        contracts.learnable([pair([7, END], [])])
+    contracts.learnable(GOOD)
+    contracts.learnable([Tokens([0, 5], [END])])
+
+
+def test_a_prompt_that_is_trained_on_and_evaluated_is_refused():
+    trained = {("Name a fruit.", ""), ("Sum up.", "A text.")}
+    with pytest.raises(ContractBroken, match=r"1 of 2 evaluation prompts .* row 1 \(Sum up\.\)"):
+        contracts.apart(trained, [("Sum up.", ""), ("Sum up.", "A text.")])
+    contracts.apart(trained, [("Sum up.", "Another text."), ("Name a colour.", "")])
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.51, 0.0])  # weights that never move order no pair
+def test_a_loss_stuck_at_ln_2_is_refused(accuracy):
+    stuck = steps([0.72] * 15 + [math.log(2)] * 5, accuracy)
+    with pytest.raises(ContractBroken, match="steps 16 to 20: the loss is stuck at ln 2"):
+        contracts.unstuck(stuck, batch=64)
+
+
+def test_a_loss_that_left_ln_2_or_had_no_time_to_is_not_stuck():
+    contracts.unstuck(steps([0.6931] * 15 + [0.68] * 5, 0.5), batch=64)
+    contracts.unstuck(steps([0.6931] * 19, 0.5), batch=64)
+    contracts.unstuck([{"loss": math.log(2)}] * 40, batch=64)  # of tokens, not of pairs
+    # 320 pairs: two standard errors are 5.6 points.
+    contracts.unstuck(steps([0.6931] * 20, 0.57), batch=64)
+    bare = [{"loss": math.log(2), "accuracy": 0.57}] * 20
+    contracts.unstuck(bare, batch=64)
+    with pytest.raises(ContractBroken, match=r"57\.0% of 40 pairs"):
+        contracts.unstuck(bare, batch=8)
+
+
+def test_a_reward_model_no_better_than_length_is_refused():
+    with pytest.raises(ContractBroken, match=r"60.0% of 200 .* longer response 61.0%.*waive"):
+        contracts.above_length(0.6, 0.61, 200)
+    with pytest.raises(ContractBroken):
+        contracts.above_length(0.6, 0.6, 200)
+    contracts.above_length(0.62, 0.61, 200)
+    contracts.above_length(0.5, 0.7, 199)
+    contracts.above_length(None, None, 0)
+
+
+def test_a_gap_between_sampler_and_trainer_is_measured_on_tokens_only():
+    sampler = torch.tensor([[-1.0, -2.0], [-3.0, -9.0]])
+    trainer = torch.tensor([[-1.0, -2.5], [-2.9, 0.0]])
+    figures = contracts.gap(sampler, trainer, torch.tensor([[1, 1], [1, 0]]))
+    assert figures["gap_mean"] == pytest.approx(0.2)
+    assert figures["gap_max"] == pytest.approx(0.5)
+    assert figures["gap_ratio"] == pytest.approx((1 + math.exp(-0.5) + math.exp(0.1)) / 3)
+    nothing = contracts.gap(sampler, trainer, torch.zeros(2, 2))
+    assert nothing == {"gap_mean": 0.0, "gap_max": 0.0, "gap_ratio": 1.0}
+
+
+def test_a_gap_beyond_the_precisions_tolerance_is_refused():
+    with pytest.raises(ContractBroken, match=r"step 3: .* 0.02 nats a token .* 0.001 in float32"):
+        contracts.agreeing({"gap_mean": 0.02}, "float32", 2)
+    with pytest.raises(ContractBroken):
+        contracts.agreeing({"gap_mean": math.nan}, "bfloat16", 2)
+    contracts.agreeing({"gap_mean": 0.02}, "bfloat16", 2)
+    contracts.agreeing({"gap_mean": 1e-6}, "float32", 2)
+
+
+def test_a_figure_that_is_not_a_number_is_refused_by_name_and_step():
+    with pytest.raises(ContractBroken, match="step 5 of 9: loss is nan, kl is inf; lower the lear"):
+        contracts.finite({"loss": math.nan, "reward": 1.0, "kl": math.inf}, 4, 9)
+    contracts.finite({"loss": 0.5, "reward": -3.0}, 4, 9)
+
+
+@pytest.mark.parametrize("kl", [100.5, math.nan])
+def test_a_policy_too_far_from_its_reference_is_refused(kl):
+    with pytest.raises(ContractBroken, match=r"step 8: .* at most 100 are allowed; raise kl\.coef"):
+        contracts.near(kl, 100.0, 7)
+    contracts.near(100.0, 100.0, 7)
