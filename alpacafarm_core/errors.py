@@ -53,6 +53,10 @@ class TrainingFailed(FarmError):
     """A loss or reward that is not a number, or data that cannot be learned from."""
 
 
+class DoesNotFit(TrainingFailed):
+    """A training would need more memory than there is; the line names the change that fits."""
+
+
 class ContractBroken(TrainingFailed):
     """Training would learn from nonsense, or has done so; the line names rows and the mend."""
 

@@ -30,6 +30,11 @@ class Machine(Value):
     processes: int = Field(default=1, ge=1, description="That train as one, on this machine")
     hostfile: str = Field(default="", description="Machines that train as one, and their slots")
     zero: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed's stage; 2 if left open")
+    activation_checkpointing: bool = Field(
+        default=False, description="Activations computed again in the backward pass, not kept"
+    )
+    fit_check: Literal["auto", "yes", "no"] = "auto"
+    memory: int = Field(default=0, ge=0, description="Bytes a training may take; 0 is what is free")
     offload: bool = Field(default=False, description="Optimiser state in the host's memory")
     checkpoint_seconds: float = Field(default=300, ge=0, description="Between two checkpoints")
     concurrency: int = Field(default=16, ge=1, description="Requests under way at an endpoint")

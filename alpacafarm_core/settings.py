@@ -4,9 +4,9 @@ The same class is the form in the Prefect UI, the flags of the command line and 
 What only makes a run faster or fit is in `machine.py` and never here.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from alpacafarm_core.values import Value
 
@@ -21,6 +21,17 @@ class Sampling(Value):
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus kept")
     max_tokens: int = Field(default=300, ge=1, description="Longest answer, in tokens")
     seed: int = Field(default=0, ge=0, description="Seed of every draw")
+
+
+class Lora(Value):
+    """Low-rank adaptation (Hu et al. 2021): W + alpha / rank * B A, in which only A and B learn."""
+
+    rank: int = Field(default=16, ge=1, description="Rows of A, columns of B")
+    alpha: float = Field(default=32, gt=0, description="Scale of the change, times the rank")
+    targets: tuple[str, ...] = Field(
+        default=(), description="How the names of adapted layers end; none is all linear ones"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of A's inputs left out")
 
 
 class Training(Value):
@@ -38,6 +49,13 @@ class Training(Value):
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm")
     max_length: int = Field(default=512, ge=8, description="Tokens of prompt and response")
     seed: int = Field(default=42, ge=0, description="Seed of order and dropout")
+    lora: Lora | None = Field(default=None, description="Learn an adapter, not all weights")
+
+    @model_serializer(mode="wrap")
+    def _plain(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `lora` where there is none: keys from before there was any stay valid."""
+        said: dict[str, Any] = fields(self)
+        return {name: held for name, held in said.items() if name != "lora" or held is not None}
 
 
 class Fitting(Value):
