@@ -1,0 +1,48 @@
+"""Following a training job: on the terminal, on the page of the flow run, and in sinks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alpacafarm_core import sinks
+from alpacafarm_core.following import Listener, Watch, followed, shown
+from alpacafarm_core.train.logbook import Figures
+from tasks.stage import in_flow_run
+
+
+@contextmanager
+def following(feed: Path, title: str) -> Iterator[None]:
+    """Show what a job writes to `feed` while this is open; `title` is the stage.
+
+    Raises BadInput when a sink is asked for that is not installed. The feed is gone afterwards.
+    """
+    run = feed.name.partition(".")[0]
+    listeners: list[Listener] = [shown(title), *sinks.opened(title, run)]
+    if in_flow_run():
+        listeners.append(Page(title))
+    with followed(feed, listeners):
+        yield
+    feed.unlink(missing_ok=True)
+
+
+class Page:
+    """The progress artifact of a flow run: how much of a stage is done, and its figures."""
+
+    def __init__(self, title: str) -> None:
+        from prefect.artifacts import create_progress_artifact
+
+        self._watch = Watch(title)
+        self._artifact: Any = create_progress_artifact(0.0, description=title)
+
+    def note(self, entries: Sequence[Figures]) -> None:
+        """Percent of the steps done."""
+        from prefect.artifacts import update_progress_artifact
+
+        line, last = self._watch.line(entries), entries[-1]
+        if "steps" in last:
+            done = 100 * (last["step"] + 1) / last["steps"]
+            update_progress_artifact(self._artifact, done, description=line)
+
+    def close(self) -> None:
+        """The last figures stay."""
