@@ -81,6 +81,9 @@ class Shaping(Value):
 
     whiten: bool = Field(default=True, description="Unit variance, mean kept")
     missing_eos: float | None = Field(default=-1.0, description="Score of an unfinished response")
+    importance_cap: float | None = Field(
+        default=None, gt=0, description="Corrects for the sampler, up to this ratio"
+    )
 
 
 class Critic(Value):

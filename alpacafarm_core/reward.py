@@ -33,7 +33,9 @@ from alpacafarm_core.train.batches import (
     plan,
 )
 from alpacafarm_core.train.batches import encode as encoded
-from alpacafarm_core.train.descent import MicroBatches, descend
+from alpacafarm_core.train.checkpoint import Checkpoints, origin
+from alpacafarm_core.train.descent import descend
+from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_scores
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_scorer, save, sharing
 
@@ -51,34 +53,59 @@ class Split(NamedTuple):
     cut: int
 
 
+class Course(NamedTuple):
+    """A reward model on its way: the model, its pairs, how it is fitted and on what."""
+
+    scorer: Loaded
+    split: Split
+    fitting: Fitting
+    machine: Machine
+
+
 def fit(
     start: Path, out: Path, preferences: pl.DataFrame, fitting: Fitting, machine: Machine
 ) -> dict[str, Any]:
     """Fit a reward model to Preferences, from the weights of the policy in `start`; save in `out`.
 
     Returns accuracies on held-out pairs (the model's, and of preferring the longer response),
-    counts, and `steps`, the figures of each optimiser step.
+    counts, and `steps`, the figures of each optimiser step. Goes on from a checkpoint beside `out`;
+    raises BadInput when that is of something else.
     """
-    with torch.random.fork_rng():
+    with together(machine), torch.random.fork_rng():
         torch.manual_seed(fitting.training.seed)
         scorer = load_scorer(start, machine)
         scorer.tokenizer.model_max_length = fitting.training.max_length
         decided = labelled(preferences)
         split = _split(decided, scorer, fitting)
-        plans = list(plan(split.learned, fitting.training, machine.micro_batch))
-        learn = partial(accumulate, scorer, split.learned, machine)
-        steps = descend(scorer.model, fitting.training, plans, learn)
-    save(scorer, out)
+        recipe = origin([start], [*split.learned, *split.held_out], fitting, machine)
+        course = Course(scorer, split, fitting, machine)
+        steps, accuracy = _descended(course, Checkpoints(out, recipe, machine), out)
     figures = {
         "rows": len(split.learned),
         "undecided": preferences.height - decided.height,
         "held_out_rows": len(split.held_out),
         "cut": split.cut,
-        "accuracy": _accuracy(scorer, split.held_out, machine),
+        "accuracy": accuracy,
         "length_accuracy": _length_accuracy(split.held_out),
     }
     log.info("reward model %s", figures)
     return {**figures, "steps": steps}
+
+
+def _descended(
+    course: Course, checkpoints: Checkpoints, out: Path
+) -> tuple[list[dict[str, float]], float | None]:
+    """All steps, then the model is saved by one process; its accuracy on the held-out pairs."""
+    scorer, training = course.scorer, course.fitting.training
+    engine = engaged([scorer.model], training, course.machine)
+    plans = list(plan(course.split.learned, training, course.machine.micro_batch))
+    scorer.model.train()
+    steps = descend(engine, training, plans, partial(lesson, course), checkpoints)
+    scorer.model.eval()
+    with engine.whole():
+        if engine.team.leads:
+            save(scorer, out)
+        return steps, _accuracy(scorer, course.split.held_out, course.machine)
 
 
 def score(folder: Path, rows: pl.DataFrame, machine: Machine) -> list[float]:
@@ -148,20 +175,21 @@ def _split(preferences: pl.DataFrame, scorer: Loaded, fitting: Fitting) -> Split
     )
 
 
-def accumulate(
-    scorer: Loaded, learned: Sequence[Pair], machine: Machine, micro_batches: MicroBatches
-) -> dict[str, float]:
-    """Add the gradient of one whole batch; its mean loss, accuracy and margin."""
-    rows = sum(map(len, micro_batches))
-    figures = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0}
-    for micro in micro_batches:
-        margin = _margins(scorer.model, [learned[row] for row in micro], machine)
-        loss = -logsigmoid(margin).sum() / rows
-        loss.backward()  # type: ignore[no-untyped-call]
-        figures["loss"] += float(loss.detach())
-        figures["accuracy"] += float((margin > 0).sum()) / rows
-        figures["margin"] += float(margin.detach().sum()) / rows
-    return figures
+def lesson(course: Course, rows: Sequence[int]) -> Learn:
+    """What one micro-batch adds to a batch of these rows: loss with gradient, and the figures."""
+
+    def learn(micro: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+        some = [course.split.learned[row] for row in micro]
+        margin = _margins(course.scorer.model, some, course.machine)
+        loss = -logsigmoid(margin).sum() / len(rows)
+        return loss, {
+            "tokens": float(sum(side.length for pair in some for side in pair)),
+            "loss": float(loss.detach()),
+            "accuracy": float((margin > 0).sum()) / len(rows),
+            "margin": float(margin.detach().sum()) / len(rows),
+        }
+
+    return learn
 
 
 def _margins(model: Any, of: Sequence[Pair], machine: Machine) -> Tensor:

@@ -23,6 +23,7 @@ from alpacafarm_core.objective import (
 from alpacafarm_core.settings import Fitting, Sampling, Training
 from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.batches import Tokens, encode
+from alpacafarm_core.train.engine import Alone, accumulate
 from alpacafarm_core.train.models import load_policy, load_scorer
 from tests.tiny import demonstrations, preferences, tiny_model
 
@@ -85,22 +86,28 @@ def course(tiny: Path, objective: Objective, machine: Machine) -> offline.Course
     return offline.Course(policy.model, examples, known, objective, machine)
 
 
+def figures(course: offline.Course, micro_batches: list[list[int]]) -> dict[str, float]:
+    rows = [row for micro in micro_batches for row in micro]
+    engine = Alone([course.model], course.objective.training)
+    return accumulate(engine, micro_batches, offline.lesson(course, rows))
+
+
 def gradients(course: offline.Course, micro_batches: list[list[int]]) -> list[Tensor]:
-    offline.accumulate(course, micro_batches)
+    figures(course, micro_batches)
     return [weight.grad for weight in course.model.parameters()]
 
 
 @pytest.mark.parametrize("objective", [Imitation(), Contrast(), Mean()])
 def test_the_loss_falls(tiny, tmp_path, objective):
     data = demonstrations() if isinstance(objective, Imitation) else preferences()
-    notes = offline.train((tiny, None), tmp_path, data, objective, EXACT)
+    notes = offline.train((tiny, None), tmp_path / "out", data, objective, EXACT)
     losses = [step["loss"] for step in notes["steps"]]
     assert notes["rows"] == 16 and len(losses) == 12
     assert losses[-1] < 0.8 * losses[0]
 
 
 def test_dpo_starts_at_ln_2_and_orders_the_pairs(tiny, tmp_path):
-    steps = offline.train((tiny, None), tmp_path, preferences(), Contrast(), EXACT)["steps"]
+    steps = offline.train((tiny, None), tmp_path / "out", preferences(), Contrast(), EXACT)["steps"]
     assert steps[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert steps[0]["margin"] == pytest.approx(0, abs=1e-4)
     assert steps[-1]["accuracy"] == 1.0 and steps[-1]["margin"] > 1
@@ -116,12 +123,12 @@ def test_accumulated_gradients_are_those_of_one_batch(tiny, objective):
 
 def test_a_token_loss_is_the_mean_over_the_tokens_of_the_batch(tiny):
     made = course(tiny, Imitation(), EXACT)
-    figures = offline.accumulate(made, [[0], [1, 2]])
+    found = figures(made, [[0], [1, 2]])
     with torch.no_grad():
         views = [offline.see(made, [row]) for row in range(3)]
     total = -sum(float((view.logprobs * view.mask).sum()) for view in views)
-    assert figures["tokens"] == sum(float(view.mask.sum()) for view in views)
-    assert figures["loss"] == pytest.approx(total / figures["tokens"], rel=1e-5)
+    assert found["tokens"] == sum(float(view.mask.sum()) for view in views)
+    assert found["loss"] == pytest.approx(total / found["tokens"], rel=1e-5)
 
 
 @pytest.mark.parametrize("objective", [Imitation(), Contrast()])
@@ -147,18 +154,18 @@ def test_the_same_seed_gives_the_same_weights(tiny, tmp_path):
 def test_a_loss_that_is_not_a_number_fails(tiny, tmp_path):
     broken = Imitation(training=TRAINING.replace(learning_rate=1e12, clip=1e12))
     with pytest.raises(TrainingFailed, match="lower the learning rate"):
-        offline.train((tiny, None), tmp_path, demonstrations(), broken, EXACT)
+        offline.train((tiny, None), tmp_path / "out", demonstrations(), broken, EXACT)
 
 
 def test_rows_that_are_too_long_are_counted_and_nothing_left_fails(tiny, tmp_path):
     tokenizer = load_policy(tiny, EXACT).tokenizer
     lengths = [row.length for row in encode(demonstrations(), "output", tokenizer)]
     short = Imitation(training=TRAINING.replace(max_length=max(lengths) - 1, epochs=1))
-    notes = offline.train((tiny, None), tmp_path, demonstrations(), short, EXACT)
+    notes = offline.train((tiny, None), tmp_path / "out", demonstrations(), short, EXACT)
     assert 0 < notes["too_long"] < 16 and notes["rows"] + notes["too_long"] == 16
     with pytest.raises(TrainingFailed, match="max_length"):
         none = Imitation(training=TRAINING.replace(max_length=8))
-        offline.train((tiny, None), tmp_path, demonstrations(), none, EXACT)
+        offline.train((tiny, None), tmp_path / "out", demonstrations(), none, EXACT)
 
 
 def test_the_reward_model_learns_and_is_tested_on_other_instructions(tiny, tmp_path):
@@ -166,7 +173,7 @@ def test_the_reward_model_learns_and_is_tested_on_other_instructions(tiny, tmp_p
     rows = preferences(12).with_columns(
         preference=pl.Series([None, 1.5, *preferences(12)["preference"][2:]], dtype=pl.Float64)
     )
-    notes = reward.fit(tiny, tmp_path, rows, fitting, EXACT)
+    notes = reward.fit(tiny, tmp_path / "out", rows, fitting, EXACT)
     assert notes["undecided"] == 2 and notes["held_out_rows"] == 4 and notes["rows"] == 42
     assert notes["accuracy"] == 1.0 and notes["steps"][-1]["accuracy"] == 1.0
     assert notes["length_accuracy"] < 0.5  # the rejected answer is the longer one
@@ -235,7 +242,7 @@ def share_of_even_ids(scorer, rows: list[Tokens], machine: Machine) -> list[floa
 def test_ppo_raises_the_reward(tiny, scorer, tmp_path, monkeypatch):
     monkeypatch.setattr(online, "scores", share_of_even_ids)
     easy = PPO.replace(steps=12, rollouts=64, minibatch=32, shaping=Shaping(missing_eos=None))
-    notes = online.roll_out((tiny, scorer, None), tmp_path, demonstrations(), easy, EXACT)
+    notes = online.roll_out((tiny, scorer, None), tmp_path / "out", demonstrations(), easy, EXACT)
     steps = notes["steps"]
     assert notes["rows"] == 16 and len(steps) == 12
     assert steps[0]["kl"] == pytest.approx(0, abs=1e-4)
@@ -246,7 +253,8 @@ def test_ppo_raises_the_reward(tiny, scorer, tmp_path, monkeypatch):
 
 def test_an_adaptive_coefficient_follows_the_kl(tiny, scorer, tmp_path):
     adaptive = PPO.replace(kl=KLPenalty(coef=0.1, target=1000.0))
-    steps = online.roll_out((tiny, scorer, None), tmp_path, demonstrations(), adaptive, EXACT)
+    models = (tiny, scorer, None)
+    steps = online.roll_out(models, tmp_path / "out", demonstrations(), adaptive, EXACT)
     coefs = [step["kl_coef"] for step in steps["steps"]]
     assert coefs == pytest.approx([0.1, 0.098, 0.09604])
 
@@ -264,8 +272,8 @@ def test_ppo_gradients_do_not_depend_on_the_micro_batch(tiny, scorer):
     for cut in ([list(range(8))], [[0, 5], [1, 2, 3], [4, 6, 7]]):
         course = online.enrol((tiny, scorer, None), PPO, EXACT)
         rollouts = online.experience(course, [[0, 9, 9 + n] for n in range(8)], 0)
-        lesson = online.learned(rollouts, 0.1, PPO)
-        online.accumulate(course, rollouts, lesson, cut)
+        taught = online.learned(rollouts, 0.1, PPO)
+        accumulate(course.engine, cut, online.lesson(course, rollouts, taught, range(8)))
         learners = [*course.policy.model.parameters(), *course.critic.parameters()]
         found.append([weight.grad for weight in learners if weight.grad is not None])
     for one, other in zip(*found, strict=True):
@@ -283,4 +291,4 @@ def test_the_critic_starts_at_zero_and_old_logprobs_are_the_trainers(tiny, score
 def test_prompts_that_leave_no_room_are_left_out_of_ppo(tiny, scorer, tmp_path):
     tight = PPO.replace(training=PPO.training.replace(max_length=13))
     with pytest.raises(TrainingFailed, match="raise max_length"):
-        online.roll_out((tiny, scorer, None), tmp_path, demonstrations(), tight, EXACT)
+        online.roll_out((tiny, scorer, None), tmp_path / "out", demonstrations(), tight, EXACT)

@@ -1,19 +1,16 @@
-"""AdamW with a schedule and a limit on the gradient, over all weights of one or more models."""
+"""Gradient descent with a schedule: one optimiser step for each batch of a plan."""
 
-import logging
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain
-
-import torch
-from torch.nn import Module
+from itertools import islice
 
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.settings import Training
+from alpacafarm_core.train.checkpoint import Checkpoints, State
+from alpacafarm_core.train.engine import Engine, Learn, MicroBatches, accumulate
+from alpacafarm_core.train.logbook import Logbook
 
-log = logging.getLogger("alpacafarm.training")
-
-MicroBatches = Sequence[Sequence[int]]
+Lesson = Callable[[list[int]], Learn]
 
 
 def rate(training: Training, step: int, steps: int) -> float:
@@ -29,62 +26,43 @@ def rate(training: Training, step: int, steps: int) -> float:
     return training.learning_rate * left[training.schedule]
 
 
-class Descent:
-    """Takes optimiser steps on gradients that others accumulate."""
+def step(engine: Engine, training: Training, at: int, steps: int) -> dict[str, float]:
+    """One optimiser step at position `at` of the schedule: the gradient's norm and the rate.
 
-    def __init__(self, models: Sequence[Module], training: Training, steps: int) -> None:
-        self.training, self.steps = training, steps
-        self.weights = list(chain.from_iterable(model.parameters() for model in models))
-        self.optimiser = torch.optim.AdamW(
-            self.weights,
-            lr=training.learning_rate,
-            betas=(0.9, 0.999),
-            eps=training.adam_epsilon,
-            weight_decay=training.weight_decay,
-            fused=True,
+    Raises TrainingFailed on a norm, taken before clipping, that is not a number.
+    """
+    now = rate(training, at, steps)
+    norm = engine.step(now)
+    if not math.isfinite(norm):
+        raise TrainingFailed(
+            f"step {at + 1}: the gradient is {norm}; lower the learning rate or use float32"
         )
-
-    def step(self, at: int) -> dict[str, float]:
-        """One step at the rate of schedule position `at`; the gradients are then gone.
-
-        Returns the gradient norm before clipping and the rate; raises TrainingFailed on a norm
-        that is not a number.
-        """
-        norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.training.clip))
-        if not math.isfinite(norm):
-            raise TrainingFailed(
-                f"step {at + 1}: the gradient is {norm}; lower the learning rate or use float32"
-            )
-        now = rate(self.training, at, self.steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = now
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        return {"grad_norm": norm, "learning_rate": now}
+    return {"grad_norm": norm, "learning_rate": now}
 
 
 def descend(
-    model: Module,
+    engine: Engine,
     training: Training,
     plans: Sequence[MicroBatches],
-    accumulate: Callable[[MicroBatches], dict[str, float]],
+    lesson: Lesson,
+    checkpoints: Checkpoints,
 ) -> list[dict[str, float]]:
     """One optimiser step for each batch of the plan; the figures of every step.
 
-    `accumulate` adds a batch's gradient and returns its figures, `loss` among them; a loss that is
-    not a number raises TrainingFailed.
+    `lesson` takes the rows of a batch and gives what is learned from one of its micro-batches. Goes
+    on from the last checkpoint where there is one; a loss that is not a number raises
+    TrainingFailed.
     """
-    descent = Descent([model], training, len(plans))
-    history: list[dict[str, float]] = []
-    model.train()
-    for at, micro_batches in enumerate(plans):
-        figures = accumulate(micro_batches)
+    begun, steps = checkpoints.latest(engine) or State(0), len(plans)
+    book = Logbook(checkpoints.feed, begun.history)
+    for at, micro_batches in islice(enumerate(plans), begun.step, steps):
+        rows = [row for micro in micro_batches for row in micro]
+        figures = accumulate(engine, micro_batches, lesson(rows))
         if not math.isfinite(figures["loss"]):
             raise TrainingFailed(
-                f"step {at + 1} of {len(plans)}: the loss is {figures['loss']}; "
+                f"step {at + 1} of {steps}: the loss is {figures['loss']}; "
                 "lower the learning rate or use float32"
             )
-        history.append(figures | descent.step(at))
-        log.info("step %d/%d %s", at + 1, len(plans), history[-1])
-    model.eval()
-    return history
+        book.note(at, steps, figures | step(engine, training, at, steps))
+        checkpoints.save(engine, State(at + 1, book.history), is_last=at + 1 == steps)
+    return book.history

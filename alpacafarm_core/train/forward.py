@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alpacafarm_core.train import lean
 from alpacafarm_core.train.batches import Padded
-from alpacafarm_core.train.logps import Head, entropies, token_logprobs
+from alpacafarm_core.train.logps import Head, entropies, tempered, token_logprobs
 
 
 class Judged(NamedTuple):
@@ -21,17 +21,16 @@ class Judged(NamedTuple):
     entropies: Tensor
 
 
-def response_logprobs(model: Any, batch: Padded) -> Tensor:
+def response_logprobs(model: Any, batch: Padded, temperature: float = 1.0) -> Tensor:
     """Log-probability of each response token, [N, R] in float32, zero on padding."""
-    hidden = _predicting(model, batch)
-    found = token_logprobs(hidden, batch.targets[batch.mask], _head(model))
-    return _spread(found, batch.mask)
+    hidden, head = _predicting(model, batch), tempered(_head(model), temperature)
+    return _spread(token_logprobs(hidden, batch.targets[batch.mask], head), batch.mask)
 
 
 @torch.no_grad()
-def judged(model: Any, batch: Padded) -> Judged:
-    """Log-probabilities and entropies, without gradient."""
-    hidden, head = _predicting(model, batch), _head(model)
+def judged(model: Any, batch: Padded, temperature: float = 1.0) -> Judged:
+    """Log-probabilities and entropies at a temperature, without gradient."""
+    hidden, head = _predicting(model, batch), tempered(_head(model), temperature)
     found = token_logprobs(hidden, batch.targets[batch.mask], head)
     return Judged(_spread(found, batch.mask), _spread(entropies(hidden, head), batch.mask))
 

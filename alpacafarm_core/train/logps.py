@@ -15,6 +15,11 @@ Head = Callable[[Tensor], Tensor]
 SLAB = 32_000_000  # logits held at once; 128 MB in float32
 
 
+def tempered(head: Head, temperature: float) -> Head:
+    """The head of the distribution that is sampled from; at 0, which is greedy, the head itself."""
+    return head if temperature in (0, 1) else lambda hidden: head(hidden) / temperature
+
+
 def token_logprobs(hidden: Tensor, targets: Tensor, head: Head, slab: int = SLAB) -> Tensor:
     """Log-probability of each target, [N] in float32.
 

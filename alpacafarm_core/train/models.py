@@ -4,15 +4,20 @@ A folder is what any transformers program loads: `config.json`, safetensors, tok
 code from a model folder is ever run. Weights are float32 in memory; bfloat16 is autocast's.
 """
 
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.train import lora
 
 SHARING = ("gpt_neox", "llama", "mistral", "olmo2", "qwen2", "qwen3")
 
@@ -71,18 +76,45 @@ def sharing(model: Any) -> bool:
 
 
 def save(loaded: Loaded, out: Path) -> None:
-    """Write weights (safetensors), config and tokenizer into the folder `out`."""
-    loaded.model.save_pretrained(out)
+    """Write weights (safetensors), config and tokenizer into the folder `out`.
+
+    Of an adapted model, the weights with the adapter added in, and the adapter beside them.
+    """
+    loaded.model.save_pretrained(out, state_dict=weights(loaded.model))
     loaded.tokenizer.save_pretrained(out)
+    if lora.is_adapted(loaded.model):
+        lora.save_adapter(loaded.model, out)
+
+
+def weights(model: Any) -> dict[str, Tensor]:
+    """All weights by the names of the plain model; an adapter is added in."""
+    found: dict[str, Tensor] = lora.merged(model) if lora.is_adapted(model) else model.state_dict()
+    return found
+
+
+def recompute(model: Any) -> None:
+    """Keep no activations inside the model's layers for the backward pass: compute them again.
+
+    Chen et al. 2016. Only where gradients are wanted, so also in a model without dropout, which
+    transformers' own switch leaves alone.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.forward = _twice(layer, layer.forward)
 
 
 def begin(machine: Machine) -> torch.device:
     """Set the number of threads the machine asks for; returns the device to compute on."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    if machine.device != "auto":
-        return torch.device(machine.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = machine.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    # A launcher gives each of its processes a GPU of its own.
+    number = os.environ.get("LOCAL_RANK")
+    return torch.device(f"cuda:{number}" if kind == "cuda" and number else kind)
 
 
 def autocast(machine: Machine) -> AbstractContextManager[Any]:
@@ -92,6 +124,20 @@ def autocast(machine: Machine) -> AbstractContextManager[Any]:
     if machine.precision == "float32" or (machine.precision == "auto" and not fast):
         return nullcontext()
     return torch.autocast(device, torch.bfloat16)
+
+
+def _twice(layer: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward pass of a layer, computed a second time with the adapter of the first time."""
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return nullcontext(), lora.as_now(layer)
+
+    def computed(*inputs: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*inputs, **named)
+        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **named)
+
+    return computed
 
 
 def _load(kind: Any, folder: Path, machine: Machine, **options: Any) -> Loaded:
@@ -105,6 +151,8 @@ def _load(kind: Any, folder: Path, machine: Machine, **options: Any) -> Loaded:
     if device.type == "cpu":
         # The backward of torch's fused attention took half of a training step on a CPU.
         model.set_attn_implementation("eager")
+    if machine.activation_checkpointing:
+        recompute(model)
     return Loaded(model.to(device).eval(), tokenizer)
 
 

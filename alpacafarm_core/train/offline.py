@@ -6,7 +6,7 @@ training. Left out: dropout is on where a model has any, and only then do micro-
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -30,7 +30,9 @@ from alpacafarm_core.train.batches import (
     plan,
     responses_of,
 )
-from alpacafarm_core.train.descent import MicroBatches, descend
+from alpacafarm_core.train.checkpoint import Checkpoints, origin
+from alpacafarm_core.train.descent import descend
+from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_logprobs
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save, sharing
 
@@ -67,24 +69,40 @@ def train(
     """Train the policy in folder `models[0]` on Demonstrations or Preferences; save it in `out`.
 
     `models[1]` is the reference, None the start itself; it is loaded only if the loss asks for it.
-    Returns rows used and left out, and `steps`, a list of figures for each optimiser step. Raises
-    TrainingFailed when nothing is left to learn from or a figure is not a number.
+    Returns rows used and left out, and `steps`, a list of figures for each optimiser step. Goes on
+    from a checkpoint beside `out`. Raises TrainingFailed when nothing is left to learn from or a
+    figure is not a number, BadInput when the checkpoint is of something else.
     """
-    start, reference = models
-    policy = load_policy(start, machine)
-    material = read(data, policy.tokenizer, objective)
-    known: list[list[Tensor]] = []
-    if any(name.startswith("ref_") for name in view_of(objective)._fields):
-        frozen = policy if reference is None else load_policy(reference, machine)
-        known = reference_logprobs(frozen, material.examples, machine)
-    course = Course(policy.model, material.examples, known, objective, machine)
-    training = objective.training
-    plans = list(plan(material.examples, training, machine.micro_batch))
-    with torch.random.fork_rng():
-        torch.manual_seed(training.seed)
-        steps = descend(policy.model, training, plans, partial(accumulate, course))
-    save(policy, out)
+    with together(machine) as team, torch.random.fork_rng():
+        torch.manual_seed(objective.training.seed)
+        start, reference = models
+        policy = load_policy(start, machine)
+        material = read(data, policy.tokenizer, objective)
+        known: list[list[Tensor]] = []
+        if any(name.startswith("ref_") for name in view_of(objective)._fields):
+            frozen = policy if reference is None else load_policy(reference, machine)
+            known = reference_logprobs(frozen, material.examples, machine)
+        course = Course(policy.model, material.examples, known, objective, machine)
+        recipe = origin(models, material.examples, objective, machine)
+        steps = _descended(course, Checkpoints(out, recipe, machine), lambda: save(policy, out))
+    log.debug("rank %d of %d is done", *team)
     return {"rows": len(material.examples), **material.left_out, "steps": steps}
+
+
+def _descended(
+    course: Course, checkpoints: Checkpoints, finish: Callable[[], None]
+) -> list[dict[str, float]]:
+    """All steps of the objective's training; `finish` is called by one process with the result."""
+    training, examples = course.objective.training, course.examples
+    engine = engaged([course.model], training, course.machine)
+    plans = list(plan(examples, training, course.machine.micro_batch))
+    course.model.train()
+    steps = descend(engine, training, plans, partial(lesson, course), checkpoints)
+    course.model.eval()
+    with engine.whole():
+        if engine.team.leads:
+            finish()
+    return steps
 
 
 def read(data: pl.DataFrame, tokenizer: Any, objective: Objective) -> Material:
@@ -123,24 +141,25 @@ def reference_logprobs(
     return known
 
 
-def accumulate(course: Course, micro_batches: MicroBatches) -> dict[str, float]:
-    """Add the gradient of one whole batch to the model's, one micro-batch at a time.
+def lesson(course: Course, rows: Sequence[int]) -> Learn:
+    """What one micro-batch adds to a batch of these rows: its part of the mean loss, with gradient.
 
-    Returns the batch's mean loss, its size, and for pairs how they are ordered.
+    Token losses are averaged over the tokens of the whole batch, example losses over its rows. The
+    figures are the parts of the loss, of the batch's size, and for pairs of how they are ordered.
     """
-    rows = [row for micro in micro_batches for row in micro]
     tokens = sum(len(r.response) for r in responses_of([course.examples[row] for row in rows]))
-    figures: dict[str, float] = {"rows": len(rows), "tokens": tokens, "loss": 0.0}
-    for micro in micro_batches:
+
+    def learn(micro: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         with autocast(course.machine):
             view = see(course, micro)
         losses = course.objective.loss(view)
         per_token = losses.dim() == 2
         loss = (losses * view.mask).sum() / tokens if per_token else losses.sum() / len(rows)
-        loss.backward()
-        for name, share in {"loss": float(loss.detach()), **_order(view, len(rows))}.items():
-            figures[name] = figures.get(name, 0.0) + share
-    return figures
+        seen = sum(len(r.response) for r in responses_of([course.examples[row] for row in micro]))
+        size = {"rows": float(len(micro)), "tokens": float(seen)}
+        return loss, size | {"loss": float(loss.detach())} | _order(view, len(rows))
+
+    return learn
 
 
 def see(course: Course, rows: Sequence[int]) -> Any:

@@ -3,8 +3,8 @@
 AlpacaFarm's recipe (Dubois et al. 2023, appendix), with what went wrong in its code put right: the
 sampled ids are scored, not their text; an unfinished response is noticed on its ids; statistics
 leave padding out; old log-probabilities are those of the trainer, not of the sampler; gradients of
-a minibatch do not depend on the micro-batch. Dropout is off throughout. Left out: going on from a
-checkpoint; only the last state is saved.
+a minibatch do not depend on the micro-batch, nor on how many processes share the work. Dropout is
+off throughout.
 """
 
 import logging
@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from alpacafarm_core.errors import BadInput, TrainingFailed
 from alpacafarm_core.generate import seed_of, wants_vllm
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import ProximalObjective
 from alpacafarm_core.reward import scores
-from alpacafarm_core.sampler import Sampler
+from alpacafarm_core.sampler import Sample, Sampler
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import (
     Tokens,
@@ -32,18 +33,23 @@ from alpacafarm_core.train.batches import (
     prompt_texts,
     tokenizer_digest,
 )
-from alpacafarm_core.train.descent import Descent, MicroBatches
+from alpacafarm_core.train.checkpoint import Checkpoints, State, origin
+from alpacafarm_core.train.descent import step
+from alpacafarm_core.train.engine import Engine, Learn, accumulate, engaged, gathered, together
 from alpacafarm_core.train.forward import judged, response_logprobs, response_values
+from alpacafarm_core.train.logbook import Logbook
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, load_scorer, save
+from alpacafarm_core.train.rollouts import Rollouts, described, held, joined, restored
 
 log = logging.getLogger("alpacafarm.training")
 
-PER_TOKEN = ("logprobs", "ref_logprobs", "entropies", "values")
+LOOKS = ("mask", "logprobs", "ref_logprobs", "entropies", "values")
 
 
 class Course(NamedTuple):
     """Who takes part, and by which rules: policy and critic learn, scorer and reference do not."""
 
+    engine: Engine
     policy: Loaded
     critic: Any
     scorer: Loaded
@@ -51,22 +57,6 @@ class Course(NamedTuple):
     sampler: Sampler
     objective: ProximalObjective
     machine: Machine
-
-
-class Rollouts(NamedTuple):
-    """One step's responses, and what the models say of them before they learn from them.
-
-    `scores` and `finished` are [B]; the rest is [B, R], zero on padding.
-    """
-
-    rows: list[Tokens]
-    scores: Tensor
-    finished: Tensor
-    mask: Tensor
-    logprobs: Tensor
-    ref_logprobs: Tensor
-    entropies: Tensor
-    values: Tensor
 
 
 def roll_out(
@@ -79,16 +69,20 @@ def roll_out(
     """Train a policy on its own samples and save it in `out`.
 
     `models` are the folders of the start, the reward model and the reference (None: the start).
-    Returns prompts used and left out as too long, and `steps`, the figures of each step. Raises
-    TrainingFailed when a figure is not a number or no prompt is short enough.
+    Returns prompts used and left out as too long, and `steps`, the figures of each step. Goes on
+    from a checkpoint beside `out`. Raises TrainingFailed when a figure is not a number or no prompt
+    is short enough, BadInput when the checkpoint is of something else.
     """
-    with torch.random.fork_rng():
+    with together(machine), torch.random.fork_rng():
         torch.manual_seed(objective.training.seed)
         course = enrol(models, objective, machine)
         prompts = _prompts(instructions, course)
-        steps = _run(course, prompts)
-    course.sampler.close()
-    save(course.policy, out)
+        checkpoints = Checkpoints(out, origin(models, prompts, objective, machine), machine)
+        steps = _run(course, prompts, checkpoints)
+        course.sampler.close()
+        with course.engine.whole():
+            if course.engine.team.leads:
+                save(course.policy, out)
     return {"rows": len(prompts), "too_long": instructions.height - len(prompts), "steps": steps}
 
 
@@ -103,6 +97,7 @@ def enrol(
     critic = load_scorer(reward if objective.critic.init == "reward" else start, machine).model
     torch.nn.init.zeros_(critic.score.weight)
     return Course(
+        engine=engaged([policy.model, critic], objective.training, machine),
         policy=policy,
         critic=critic,
         scorer=scorer,
@@ -114,22 +109,34 @@ def enrol(
 
 
 def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Rollouts:
-    """Sample a response to each prompt and have everybody look at it."""
-    sampling = course.objective.sampling
+    """Sample a response to each prompt and have everybody look at it.
+
+    Each process takes its share of the prompts; all of them get all rollouts, so that whatever is
+    computed over a step's rollouts is computed over the whole of them.
+    """
+    sampling, (rank, size) = course.objective.sampling, course.engine.team
     seeds = [seed_of(sampling.seed, f"rollout {at}", row) for row in range(len(prompts))]
-    course.sampler.sync(course.policy.model)
-    samples = course.sampler.sample(prompts, sampling, seeds)
-    rows = [Tokens(list(p), sample.ids) for p, sample in zip(prompts, samples, strict=True)]
-    return Rollouts(
-        rows=rows,
-        scores=torch.tensor(scores(course.scorer, rows, course.machine)),
-        finished=torch.tensor([sample.finish_reason == "stop" for sample in samples]),
-        **_looked_at(course, rows),
-    )
+    mine = slice(rank * len(prompts) // size, (rank + 1) * len(prompts) // size)
+    with course.engine.whole():
+        course.sampler.sync(course.policy.model)
+        samples = course.sampler.sample(prompts[mine], sampling, seeds[mine])
+        rows = [Tokens(list(p), s.ids) for p, s in zip(prompts[mine], samples, strict=True)]
+        part = Rollouts(
+            rows=rows,
+            scores=torch.tensor(scores(course.scorer, rows, course.machine)),
+            finished=torch.tensor([sample.finish_reason == "stop" for sample in samples]),
+            sampled=_sampled(samples),
+            **_looked_at(course, rows),
+        )
+    return joined(gathered(part))
 
 
 def learned(rollouts: Rollouts, kl_coef: float, objective: ProximalObjective) -> rl.Advantages:
-    """Scores and KL penalties to whitened advantages, and the returns for the critic."""
+    """Scores and KL penalties to whitened advantages, and the returns for the critic.
+
+    Where the sampler and the trainer differ, an advantage counts by how much likelier its token is
+    to the trainer, up to a cap.
+    """
     shaping, mask = objective.shaping, rollouts.mask
     penalties = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, objective.kl.estimator)
     ends = rl.finished_scores(rollouts.scores, rollouts.finished, shaping.missing_eos)
@@ -137,70 +144,65 @@ def learned(rollouts: Rollouts, kl_coef: float, objective: ProximalObjective) ->
     if shaping.whiten:
         rewards = rl.whiten(rewards, mask, keep_mean=True)
     found = rl.estimate_advantages(rewards, rollouts.values, mask, objective.gamma, objective.lam)
-    return found._replace(advantages=rl.whiten(found.advantages, mask, keep_mean=False))
+    white = rl.whiten(found.advantages, mask, keep_mean=False)
+    cap = shaping.importance_cap
+    trust = 1.0 if cap is None else rl.importance(rollouts.logprobs, rollouts.sampled, cap)
+    return found._replace(advantages=white * trust)
 
 
-def accumulate(
-    course: Course, rollouts: Rollouts, lesson: rl.Advantages, minibatch: MicroBatches
-) -> dict[str, float]:
-    """Add the gradients of one minibatch to policy and critic; its mean losses and clip fraction.
+def lesson(course: Course, rollouts: Rollouts, taught: rl.Advantages, rows: Sequence[int]) -> Learn:
+    """What one micro-batch adds to a minibatch of these rollouts: losses of policy and critic.
 
-    Means are over the response tokens of the whole minibatch.
+    Means are over the response tokens of the whole minibatch. The figures are parts of both losses
+    and of the clip fraction.
     """
-    objective = course.objective
-    rows = torch.tensor([row for micro in minibatch for row in micro])
-    tokens = float(rollouts.mask[rows].sum())
-    totals = torch.zeros(3)
-    for micro in minibatch:
+    objective, tokens = course.objective, float(rollouts.mask[list(rows)].sum())
+
+    def learn(micro: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         logprobs, values, mask = _now(course, rollouts, micro)
         old, old_values, advantages, returns = (
             known[micro, : mask.shape[1]].to(mask.device)
-            for known in (rollouts.logprobs, rollouts.values, *lesson)
+            for known in (rollouts.logprobs, rollouts.values, *taught)
         )
         policy = rl.policy_loss(logprobs, old, advantages, objective.clip) * mask
         value = rl.value_loss(values, old_values, returns, objective.critic.clip) * mask
-        loss = (policy.sum() + objective.critic.coef * value.sum()) / tokens
-        loss.backward()  # type: ignore[no-untyped-call]
         away = rl.clip_fraction(logprobs.detach(), old, mask, objective.clip) * mask.sum()
-        totals += torch.stack([policy.detach().sum(), value.detach().sum(), away]).cpu() / tokens
-    return dict(zip(("policy_loss", "value_loss", "clip_fraction"), totals.tolist(), strict=True))
+        parts = torch.stack([policy.detach().sum(), value.detach().sum(), away]).cpu() / tokens
+        figures = zip(("policy_loss", "value_loss", "clip_fraction"), parts.tolist(), strict=True)
+        return (policy.sum() + objective.critic.coef * value.sum()) / tokens, dict(figures)
+
+    return learn
 
 
-def described(rollouts: Rollouts) -> dict[str, float]:
-    """What a step's responses are like; KL in nats a response, entropy in nats a token."""
-    mask = rollouts.mask
-    signed = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, "k1") * mask
-    positive = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, "k3") * mask
-    return {
-        "reward": float(rollouts.scores.mean()),
-        "kl": float(signed.sum(1).mean()),
-        "kl_k3": float(positive.sum(1).mean()),
-        "entropy": float(rl.masked_mean(rollouts.entropies, mask)),
-        "length": float(mask.sum(1).mean()),
-        "eos_rate": float(rollouts.finished.float().mean()),
-    }
-
-
-def _run(course: Course, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
-    objective = course.objective
-    models = [course.policy.model, course.critic]
-    descent = Descent(models, objective.training, objective.steps)
-    drawn, coef = _endless(prompts, objective.training.seed), objective.kl.coef
-    history: list[dict[str, float]] = []
+def _run(
+    course: Course, prompts: Sequence[list[int]], checkpoints: Checkpoints
+) -> list[dict[str, float]]:
+    """All steps, or those that a checkpoint leaves; rollouts in hand are learned from first."""
+    objective, engine = course.objective, course.engine
+    begun = checkpoints.latest(engine) or State(0, numbers={"kl_coef": objective.kl.coef})
+    coef, book = begun.numbers["kl_coef"], Logbook(checkpoints.feed, begun.history)
+    drawn = _endless(prompts, objective.training.seed)
+    in_hand = restored(begun.tensors) if begun.tensors else None
     for at in range(objective.steps):
-        rollouts = experience(course, [next(drawn) for _ in range(objective.rollouts)], at)
-        lesson = learned(rollouts, coef, objective)
-        fit = rl.explained_variance(rollouts.values, lesson.returns, rollouts.mask)
-        figures = {"kl_coef": coef, **described(rollouts), "explained_variance": float(fit)}
-        figures |= _improve(course, rollouts, lesson, descent, at)
-        history.append(_checked(figures, at))
-        log.info("step %d/%d %s", at + 1, objective.steps, figures)
+        some = [next(drawn) for _ in range(objective.rollouts)]
+        if at < begun.step:
+            continue
+        rollouts, in_hand = in_hand or experience(course, some, at), None
+        numbers = {"kl_coef": coef}
+        checkpoints.save(engine, State(at, book.history, numbers, held(rollouts)))
+        taught = learned(rollouts, coef, objective)
+        fit = rl.explained_variance(rollouts.values, taught.returns, rollouts.mask)
+        figures = numbers | described(rollouts) | {"explained_variance": float(fit)}
+        figures |= _improve(course, rollouts, taught, at)
+        book.note(at, objective.steps, _checked(figures, at))
         coef = rl.adapted(coef, _nats(rollouts, objective), objective.kl.target)
-    return history
+        state, is_last = State(at + 1, book.history, {"kl_coef": coef}), at + 1 == objective.steps
+        checkpoints.save(engine, state, is_last)
+    return book.history
 
 
 def _improve(
-    course: Course, rollouts: Rollouts, lesson: rl.Advantages, descent: Descent, at: int
+    course: Course, rollouts: Rollouts, taught: rl.Advantages, at: int
 ) -> dict[str, float]:
     """Every gradient step of one PPO step, all at one learning rate; the means of their figures."""
     objective, count = course.objective, len(rollouts.rows)
@@ -211,23 +213,34 @@ def _improve(
         for start in range(0, len(order), objective.minibatch):
             rows = order[start : start + objective.minibatch]
             minibatch = alike(rollouts.rows, rows, course.machine.micro_batch)
-            figures = accumulate(course, rollouts, lesson, minibatch)
-            history.append(figures | descent.step(at))
+            learn = lesson(course, rollouts, taught, rows)
+            figures = accumulate(course.engine, minibatch, learn)
+            history.append(figures | step(course.engine, objective.training, at, objective.steps))
     return {name: sum(one[name] for one in history) / len(history) for name in history[0]}
+
+
+def _sampled(samples: Sequence[Sample]) -> Tensor:
+    """The sampler's log-probabilities, [B, R]; not a number where it gave none."""
+    nothing = float("nan")
+    return pad_sequence(
+        [torch.tensor(s.logprobs or [nothing] * len(s.ids)) for s in samples], batch_first=True
+    )
 
 
 @torch.no_grad()
 def _looked_at(course: Course, rows: Sequence[Tokens]) -> dict[str, Tensor]:
     """Mask, log-probabilities, entropies and values of all responses, each [B, R]."""
     shape = (len(rows), max(len(row.response) for row in rows))
-    found = {name: torch.zeros(shape) for name in ("mask", *PER_TOKEN)}
+    found = {name: torch.zeros(shape) for name in LOOKS}
+    temperature = course.objective.sampling.temperature
     for micro in alike(rows, range(len(rows)), course.machine.micro_batch):
         batch = padded([rows[row] for row in micro]).to(begin(course.machine))
         with autocast(course.machine):
-            ours, theirs = judged(course.policy.model, batch), judged(course.reference, batch)
+            ours = judged(course.policy.model, batch, temperature)
+            theirs = judged(course.reference, batch, temperature)
             values = response_values(course.critic, batch)
         seen = (batch.mask.float(), ours.logprobs, theirs.logprobs, ours.entropies, values)
-        for name, tensor in zip(("mask", *PER_TOKEN), seen, strict=True):
+        for name, tensor in zip(LOOKS, seen, strict=True):
             found[name][micro, : tensor.shape[1]] = tensor.cpu()
     return found
 
@@ -236,7 +249,9 @@ def _now(course: Course, rollouts: Rollouts, micro: Sequence[int]) -> tuple[Tens
     """Log-probabilities and values of today's policy and critic, with gradient, and the mask."""
     batch = padded([rollouts.rows[row] for row in micro]).to(begin(course.machine))
     with autocast(course.machine):
-        logprobs = response_logprobs(course.policy.model, batch)
+        logprobs = response_logprobs(
+            course.policy.model, batch, course.objective.sampling.temperature
+        )
         values = response_values(course.critic, batch)
     return logprobs, values, batch.mask.float()
 

@@ -95,6 +95,15 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Ten
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
 
 
+def importance(logprobs: Tensor, sampled: Tensor, cap: float) -> Tensor:
+    """How much likelier each token is to the trainer than to the sampler, at most `cap`.
+
+    Truncated importance sampling (Ionides 2008); `sampled` are the sampler's log-probabilities, and
+    a token of which it gave none counts fully. All of one shape.
+    """
+    return torch.exp(logprobs - sampled).nan_to_num(1.0).clamp(max=cap)
+
+
 def clip_fraction(logprobs: Tensor, old: Tensor, mask: Tensor, clip: float) -> Tensor:
     """Share of real tokens whose probability ratio left [1 - clip, 1 + clip], a scalar."""
     away = (torch.exp(logprobs - old) - 1).abs() > clip
