@@ -22,7 +22,12 @@ class Machine(Value):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     micro_batch: int = Field(default=32, ge=1, description="Rows per forward pass")
+    micro_tokens: int = Field(default=0, ge=0, description="Padded tokens in one; 0 is no limit")
+    packing: Literal["auto", "yes", "no"] = "auto"
     engine: Literal["auto", "vllm", "transformers"] = "auto"
+    tensor_parallel: int = Field(default=1, ge=1, description="GPUs that hold one model of vLLM's")
+    data_parallel: int = Field(default=1, ge=1, description="Jobs on GPUs of their own, at a time")
+    gpus: str = Field(default="", description="GPUs to use, as 0,1; left empty, those there are")
     threads: int = Field(default=0, ge=0, description="0 shares the cores among workers")
     workers: int = Field(default=0, ge=0, description="Jobs at a time; 0 is two on a CPU")
     apart: Literal["auto", "yes", "no"] = "auto"
@@ -69,6 +74,12 @@ class Machine(Value):
         if self.apart == "auto":
             return self.device == "cuda" or (self.device == "auto" and _has_gpu())
         return self.apart == "yes"
+
+    def packs(self) -> bool:
+        """Whether examples may share rows: by default where a GPU computes."""
+        if self.packing == "auto":
+            return self.device == "cuda" or (self.device == "auto" and _has_gpu())
+        return self.packing == "yes"
 
     def has_vllm(self) -> bool:
         """Whether vLLM (either build) is installed."""

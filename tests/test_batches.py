@@ -7,15 +7,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Training
+from alpacafarm_core.train import lean
 from alpacafarm_core.train.batches import (
+    Padded,
     Pair,
+    Room,
     Tokens,
     alike,
     batch_of,
     encode,
+    first_fit,
     labelled,
     padded,
     paired,
@@ -23,12 +28,19 @@ from alpacafarm_core.train.batches import (
     plan,
     prompt_ids,
     prompt_texts,
+    responses_of,
     tokenizer_digest,
 )
 from alpacafarm_core.train.descent import rate
-from alpacafarm_core.train.forward import response_logprobs
+from alpacafarm_core.train.forward import response_logprobs, response_scores
 from alpacafarm_core.train.logps import entropies, token_logprobs
-from alpacafarm_core.train.models import SHARING, load_tokenizer, sharing
+from alpacafarm_core.train.models import (
+    SHARING,
+    load_policy,
+    load_scorer,
+    load_tokenizer,
+    sharing,
+)
 from tests.tiny import ANSWERS, demonstrations, preferences, tiny_model
 
 EOS = 1
@@ -118,18 +130,24 @@ def test_a_pair_in_one_row_keeps_its_responses_apart():
     ]
 
 
+def model_of(kind: str, attention: str, of: type = AutoModelForCausalLM):
+    """A random model of two layers and twenty tokens."""
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 20,
+             "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0,
+             "sliding_window": None, "initializer_range": 0.3, "num_labels": 1}  # fmt: skip
+    if kind == "gpt_neox":
+        small.pop("num_key_value_heads")
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **small)
+    model = of.from_config(config, attn_implementation=attention).eval()
+    assert sharing(model)
+    return model
+
+
 @pytest.mark.parametrize("kind", SHARING)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_sharing_a_row_changes_no_logprob(kind, attention):
-    torch.manual_seed(0)
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 20,
-             "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0,
-             "sliding_window": None, "initializer_range": 0.3}  # fmt: skip
-    if kind == "gpt_neox":
-        small.pop("num_key_value_heads")
-    config = AutoConfig.for_model(kind, **small)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
-    assert sharing(model)
+    model = model_of(kind, attention)
     couples = [
         Pair(Tokens([5, 6, 4], [7, 8, 2]), Tokens([5, 6, 4], [9, 2])),
         Pair(Tokens([3, 6, 4, 5], [2]), Tokens([3, 6, 4, 5], [7, 7, 2])),
@@ -138,6 +156,88 @@ def test_sharing_a_row_changes_no_logprob(kind, attention):
     assert [len(batch.ids) for batch in batches] == [2, 4]
     together, apart = (response_logprobs(model, batch) for batch in batches)
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+
+
+ALIKE = [5, 6, 4]
+EXAMPLES = {
+    "answers": [
+        Tokens([*ALIKE, 9, 3], [7, 8, 9, 3, 2]),
+        Tokens([*ALIKE, 8], [9, 2]),
+        Tokens(ALIKE, [7]),
+    ],
+    "pairs": [
+        Pair(Tokens(ALIKE, [7, 8, 9, 9, 2]), Tokens(ALIKE, [9, 2])),
+        Pair(Tokens([4], [2]), Tokens([4], [7, 2])),
+        Pair(Tokens([5], [9]), Tokens([5], [7, 2])),
+    ],
+    "pairs of cut prompts": [
+        Pair(Tokens([*ALIKE, 3], [7, 8, 9, 9, 2]), Tokens(ALIKE, [9, 2])),
+        Pair(Tokens([4, 5], [2]), Tokens([5], [7, 2])),
+    ],
+}
+
+
+def seen(model, batch: Padded, read) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """What is read of each response, and the gradient of a sum in which each counts otherwise."""
+    model.zero_grad()
+    found = read(model, batch)
+    (found * torch.arange(1.0, found.numel() + 1).view_as(found)).sum().backward()
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    return found.detach(), [weight.grad.clone() for weight in weights]
+
+
+@pytest.mark.parametrize("examples", EXAMPLES.values(), ids=EXAMPLES)
+@pytest.mark.parametrize("kind", [*SHARING, "lean"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packing_rows_changes_no_logprob_reward_or_gradient(kind, attention, examples, folder):
+    for of, load, read in (
+        (AutoModelForCausalLM, load_policy, response_logprobs),
+        (AutoModelForSequenceClassification, load_scorer, response_scores),
+    ):
+        machine = Machine(device="cpu")
+        model = load(folder, machine).model if kind == "lean" else model_of(kind, attention, of)
+        assert lean.suits(model) == (kind == "lean")
+        batches = [batch_of(examples, True, packing=True), padded(responses_of(examples))]
+        assert len(batches[0].ids) < len(batches[1].ids)
+        assert batches[0].ids.shape[1] <= batches[1].ids.shape[1] + 2
+        (one, gradient), (other, other_gradient) = (seen(model, batch, read) for batch in batches)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        for ours, theirs in zip(gradient, other_gradient, strict=True):
+            torch.testing.assert_close(
+                ours, theirs, atol=1e-5 * float(theirs.abs().max()) + 1e-7, rtol=1e-5
+            )
+
+
+def test_packed_examples_stand_end_to_end_and_see_only_their_own():
+    rows = [Tokens([5, 6, 4], [7, 8]), Tokens([5], [9]), Tokens([6, 4], [8])]
+    batch = batch_of(rows, sharing=True, packing=True)
+    assert batch.ids.tolist() == [[5, 6, 4, 7, 8], [6, 4, 8, 5, 9]]
+    assert batch.positions is not None and batch.attention is not None
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 0, 1]]
+    assert (batch.rows.tolist(), batch.last.tolist()) == ([0, 1, 1], [4, 4, 2])
+    assert batch.where.tolist() == [[2, 3], [3, 0], [1, 0]]
+    assert batch.targets.tolist() == [[7, 8], [9, 0], [8, 0]]
+    assert (batch.attention[1, 0] == 0).int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 1],
+    ]
+
+
+def test_rows_are_packed_only_where_that_saves_some_and_the_model_allows_it():
+    uneven = rows_of([9, 4, 4])
+    assert batch_of(uneven, sharing=True, packing=True).ids.shape == (2, 10)
+    assert batch_of(uneven, sharing=False, packing=True).ids.shape == (3, 10)
+    assert batch_of(rows_of([9, 9, 8]), sharing=True, packing=True).positions is None
+    assert first_fit([4, 9, 5, 2]) == [[1], [2, 0], [3]] and first_fit([2, 4, 2]) == [[1], [0, 2]]
+
+
+def test_examples_are_packed_by_default_where_a_gpu_computes():
+    assert Machine(device="cuda").packs() and not Machine(device="cpu").packs()
+    assert Machine(device="cpu", packing="yes").packs()
+    assert not Machine(device="cuda", packing="no").packs()
 
 
 def test_pairs_whose_prompts_differ_stand_in_rows_of_their_own():
@@ -181,6 +281,40 @@ def test_micro_batches_hold_rows_of_similar_length():
     assert alike(rows_of([5, 9, 1, 7]), range(4), 2) == [[1, 3], [0, 2]]
 
 
+def test_a_micro_batch_holds_no_more_padded_tokens_than_the_budget():
+    rows = rows_of([5, 9, 1, 7, 1])  # with a prompt of one: 6, 10, 2, 8, 2 tokens
+    assert alike(rows, range(5), Room(rows=32, tokens=20)) == [[1, 3], [0, 2, 4]]
+    assert alike(rows, range(5), Room(rows=2, tokens=20)) == [[1, 3], [0, 2], [4]]
+    assert alike(rows, range(5), Room(rows=32)) == [[1, 3, 0, 2, 4]]
+
+
+def test_a_pair_counts_both_sides_and_a_row_alone_always_fits():
+    pairs = [Pair(row, row) for row in rows_of([3, 3, 9, 3])]
+    assert alike(pairs, range(4), Room(rows=32, tokens=16)) == [[2], [0, 1], [3]]
+
+
+def test_the_machine_says_what_fits():
+    assert Room.of(Machine(micro_batch=8, micro_tokens=4096)) == (8, 4096)
+    assert Room.of(Machine()) == (32, 0)
+
+
+def test_a_budget_of_tokens_changes_no_step():
+    rows, training = rows_of(range(1, 21)), Training(epochs=2, batch=8, seed=3)
+    free, tight = (plan(rows, training, Room(8, tokens)) for tokens in (0, 40))
+    assert [sorted(chain.from_iterable(step)) for step in free] == [
+        sorted(chain.from_iterable(step)) for step in tight
+    ]
+    assert len(tight[0]) > len(free[0])
+
+
+def test_a_step_of_a_plan_is_worked_out_when_asked_for_in_any_order():
+    made = plan(rows_of([1] * 10), Training(epochs=3, batch=4, seed=3), 8)
+    steps = list(made)
+    assert len(made) == len(steps) == 9
+    assert [made[at] for at in (8, 0, 4, -1)] == [steps[8], steps[0], steps[4], steps[8]]
+    assert made[3:5] == steps[3:5]
+
+
 def test_micro_batches_are_of_one_template_where_there_are_few():
     one, other = [1] * 9, [2] * 9
     rows = [Tokens(one, [7] * 3), Tokens(other, [7] * 4), Tokens(one, [7] * 5), Tokens(one, [7])]
@@ -220,9 +354,6 @@ def test_logprobs_in_slabs_equal_those_at_once_with_the_same_gradient():
 
 def test_a_pad_token_is_added_with_the_mean_of_the_embeddings(folder, tmp_path):
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-
-    from alpacafarm_core.machine import Machine
-    from alpacafarm_core.train.models import load_policy
 
     bare = PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), bos_token="<s>", eos_token="</s>"

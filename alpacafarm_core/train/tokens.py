@@ -1,0 +1,168 @@
+"""Rows to ids: prompts and responses as a model reads them.
+
+Sampled ids are used as they are, never by way of text; only what nobody sampled under this very
+tokenizer is tokenised.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from alpacafarm_core.prompts import render
+
+OPENING = 8
+
+
+class Tokens(NamedTuple):
+    """One prompt and one response to it, as ids."""
+
+    prompt: list[int]
+    response: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of both."""
+        return len(self.prompt) + len(self.response)
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The first tokens of the prompt, by which templates are told apart."""
+        return tuple(self.prompt[:OPENING])
+
+
+class Pair(NamedTuple):
+    """The preferred and the other response to one prompt."""
+
+    chosen: Tokens
+    rejected: Tokens
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer one."""
+        return max(self.chosen.length, self.rejected.length)
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The first tokens of the prompt."""
+        return self.chosen.opening
+
+
+Example = Tokens | Pair
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """What ids mean: a hash of the vocabulary, the merges and the special tokens."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    for how_it_was_last_called in ("padding", "truncation"):
+        backend.pop(how_it_was_last_called, None)
+    content = json.dumps([backend, tokenizer.bos_token_id, tokenizer.eos_token_id], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def prompt_texts(rows: pl.DataFrame) -> list[str]:
+    """The rendered prompt of each row."""
+    return [render(*row) for row in rows.select("instruction", "input").iter_rows()]
+
+
+def prompt_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each prompt, with the begin token where the tokenizer adds one."""
+    return list(tokenizer(list(texts)).input_ids) if texts else []
+
+
+def encode(rows: pl.DataFrame, output: str, tokenizer: Any) -> list[Tokens]:
+    """Each row's prompt with the response in column `output`.
+
+    The response is `<output>_ids` where it was sampled under this very tokenizer, else its text
+    and the end token.
+    """
+    return list(each_encoded([rows], output, tokenizer))
+
+
+def each_encoded(parts: Iterable[pl.DataFrame], output: str, tokenizer: Any) -> Iterator[Tokens]:
+    """The same of a table that comes in parts, a part in memory at a time."""
+    ours = tokenizer_digest(tokenizer)
+    for part in parts:
+        prompts = _Prompts.of(part, tokenizer)
+        yield from map(Tokens, prompts.ids, _responses(part, output, prompts, ours))
+
+
+def demonstrations(rows: pl.DataFrame, tokenizer: Any) -> list[Tokens]:
+    """Prompt and response of each row of Demonstrations."""
+    return encode(rows, "output", tokenizer)
+
+
+def labelled(preferences: pl.DataFrame) -> pl.DataFrame:
+    """The pairs with a decision, 1 or 2; ties, graded and missing labels are left out."""
+    return preferences.filter(pl.col("preference").is_in([1.0, 2.0]))
+
+
+def pairs(rows: pl.DataFrame, tokenizer: Any) -> list[Pair]:
+    """Chosen and rejected of each row of Preferences, all labelled 1 or 2."""
+    return list(each_pair([rows], tokenizer))
+
+
+def each_pair(parts: Iterable[pl.DataFrame], tokenizer: Any) -> Iterator[Pair]:
+    """The same of a table that comes in parts, a part in memory at a time."""
+    ours = tokenizer_digest(tokenizer)
+    for part in parts:
+        prompts = _Prompts.of(part, tokenizer)
+        first, second = (
+            _responses(part, output, prompts, ours) for output in ("output_1", "output_2")
+        )
+        labels = part["preference"].to_list()
+        for prompt, one, two, label in zip(prompts.ids, first, second, labels, strict=True):
+            both = Tokens(prompt, one), Tokens(prompt, two)
+            yield Pair(*both) if label == 1 else Pair(*reversed(both))
+
+
+def responses_of(examples: Sequence[Example]) -> list[Tokens]:
+    """Responses of these examples; of pairs, all chosen ones before all rejected ones."""
+    firsts = [each.chosen if isinstance(each, Pair) else each for each in examples]
+    return firsts + [each.rejected for each in examples if isinstance(each, Pair)]
+
+
+class _Prompts(NamedTuple):
+    """Prompts as texts and as ids of this tokenizer."""
+
+    tokenizer: Any
+    texts: list[str]
+    ids: list[list[int]]
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, tokenizer: Any) -> "_Prompts":
+        texts = prompt_texts(rows)
+        return cls(tokenizer, texts, prompt_ids(tokenizer, texts))
+
+
+def _responses(rows: pl.DataFrame, output: str, prompts: _Prompts, ours: str) -> list[list[int]]:
+    """Ids of the response in `output` of each row; `ours` is the tokenizer's digest."""
+    found: list[list[int]] = rows[f"{output}_ids"].to_list()
+    is_ours = (rows["tokenizer"] == ours).fill_null(False).to_list()
+    unknown = [row for row, ids in enumerate(found) if not (is_ours[row] and ids)]
+    outputs = rows[output].to_list()
+    written = _written(prompts, unknown, [outputs[row] for row in unknown])
+    for row, ids in zip(unknown, written, strict=True):
+        found[row] = ids
+    return found
+
+
+def _written(prompts: _Prompts, rows: Sequence[int], outputs: Sequence[str]) -> list[list[int]]:
+    """Ids of texts that follow the prompts of `rows`, and the end token.
+
+    Prompt and text are tokenised in one piece, as AlpacaFarm does; where that changes the prompt's
+    own ids, the text is tokenised alone, so that the prompt is the one that is sampled from.
+    """
+    tokenizer, before = prompts.tokenizer, [prompts.ids[row] for row in rows]
+    whole = [prompts.texts[row] + output for row, output in zip(rows, outputs, strict=True)]
+    return [
+        (ids[len(prompt) :] if ids[: len(prompt)] == prompt else _alone(tokenizer, output))
+        + [tokenizer.eos_token_id]
+        for ids, prompt, output in zip(prompt_ids(tokenizer, whole), before, outputs, strict=True)
+    ]
+
+
+def _alone(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
