@@ -24,7 +24,8 @@ def suits(model: Any) -> bool:
     configuration = model.config
     if configuration.model_type != "llama" or torch.is_autocast_enabled("cpu"):
         return False
-    first = model.base_model.layers[0].self_attn
+    layers = model.base_model.layers
+    first = layers[0].self_attn
     return (
         configuration._attn_implementation == "eager"
         and configuration.num_key_value_heads == configuration.num_attention_heads
@@ -32,9 +33,16 @@ def suits(model: Any) -> bool:
         and configuration.hidden_act == "silu"
         and not (configuration.attention_bias or configuration.mlp_bias)
         and not configuration.attention_dropout
-        and type(first.q_proj) is nn.Linear
+        and all(_is_plain(layer) for layer in layers)
         and (first.q_proj.weight.device.type, first.q_proj.weight.dtype) == ("cpu", torch.float32)
     )
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether a layer has no adapters and is computed once, as transformers computes it."""
+    projections = (*layer.self_attn.children(), *layer.mlp.children())
+    linear = all(type(each) is nn.Linear for each in projections if hasattr(each, "weight"))
+    return linear and "forward" not in vars(layer)
 
 
 def hidden_at(model: Any, batch: Padded, rows: Tensor, at: Tensor) -> Tensor:
