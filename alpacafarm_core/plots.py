@@ -6,9 +6,37 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BAR, REFERENCE = "#3f6fb0", "#b04a3f"
+BAR, REFERENCE, FAINT = "#3f6fb0", "#b04a3f", "#b9cbe4"
+
+STEPS = {
+    "loss": "loss",
+    "reward": "reward",
+    "accuracy": "accuracy",
+    "margin": "margin, chosen over rejected",
+    "kl": "KL from the reference, nats a response",
+    "kl_coef": "KL coefficient",
+    "entropy": "entropy, nats a token",
+    "length": "length, tokens",
+    "eos_rate": "share that ended",
+    "clip_fraction": "share of ratios clipped",
+    "explained_variance": "explained variance of the critic",
+    "policy_loss": "policy loss",
+    "value_loss": "value loss",
+    "gap_mean": "gap of sampler and trainer, nats a token",
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+    "tokens_per_second": "tokens/s",
+}
+"""Figures of a training step that are drawn, in order, with their titles."""
+
+ACROSS, SMOOTHED = 3, 40
+"""Panels side by side, and steps from which a running mean is drawn over the figures."""
+
+SMOOTH = ("kl_coef", "learning_rate")
+"""Figures without noise."""
 
 
 def leaderboard(board: pl.DataFrame) -> bytes:
@@ -85,6 +113,40 @@ def ranks(rows: pl.DataFrame) -> bytes:
     axes.set(xlabel="win rate in simulation, %", ylabel="win rate among people, %")
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
+
+
+def steps(history: pl.DataFrame) -> bytes | None:
+    """Each figure of STEPS over the steps of a training run, a panel each; None without any."""
+    from matplotlib.figure import Figure
+
+    known = [name for name in STEPS if name in history.columns]
+    if not known or history.is_empty():
+        return None
+    down = -(-len(known) // ACROSS)
+    figure = Figure(figsize=(4 * ACROSS, 2.4 * down), layout="constrained")
+    panels = figure.subplots(down, ACROSS, squeeze=False).flatten()
+    for axes, name in zip(panels, known, strict=False):
+        _step_by_step(axes, history[name])
+        axes.set_title(STEPS[name], fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(known) :]:
+        axes.set_visible(False)
+    figure.supxlabel("step", fontsize=10)
+    return _png(figure)
+
+
+def _step_by_step(axes: "Axes", figures: pl.Series) -> None:
+    """One figure over the steps; of many steps, their running mean over the figures."""
+    from matplotlib.ticker import MaxNLocator
+
+    at, is_long = range(1, len(figures) + 1), len(figures) >= SMOOTHED
+    is_noisy = is_long and figures.name not in SMOOTH
+    color, marker = FAINT if is_noisy else BAR, "" if is_long else "."
+    axes.plot(at, figures.to_list(), linewidth=1.2, color=color, marker=marker)
+    if is_noisy:
+        mean = figures.rolling_mean(len(figures) // 10, min_samples=1, center=True)
+        axes.plot(at, mean.to_list(), color=BAR, linewidth=1.6)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def _png(figure: "Figure") -> bytes:

@@ -95,14 +95,21 @@ def test_a_loss_that_left_ln_2_or_had_no_time_to_is_not_stuck():
         contracts.unstuck(bare, batch=8)
 
 
-def test_a_reward_model_no_better_than_length_is_refused():
-    with pytest.raises(ContractBroken, match=r"60.0% of 200 .* longer response 61.0%.*waive"):
-        contracts.above_length(0.6, 0.61, 200)
-    with pytest.raises(ContractBroken):
-        contracts.above_length(0.6, 0.6, 200)
-    contracts.above_length(0.62, 0.61, 200)
-    contracts.above_length(0.5, 0.7, 199)
-    contracts.above_length(None, None, 0)
+def test_a_loss_that_swings_about_ln_2_is_not_stuck():
+    contracts.unstuck(steps([0.66, 0.7263] * 10, 0.5), batch=64)
+
+
+def test_a_reward_model_that_length_beats_is_refused():
+    # 200 pairs: two standard errors of the difference are 9.7 points.
+    with pytest.raises(ContractBroken, match=r"60.0% of 200 .* longer response 70.0%.*waive"):
+        contracts.above_length(0.6, 0.7, 200)
+    contracts.above_length(0.6, 0.7, 199)
+
+
+def test_a_reward_model_is_above_length_not_above_it_or_there_is_no_telling():
+    assert contracts.above_length(0.62, 0.61, 200)
+    assert not contracts.above_length(0.6, 0.61, 200)
+    assert not contracts.above_length(None, None, 0)
 
 
 def test_a_gap_between_sampler_and_trainer_is_measured_on_tokens_only():

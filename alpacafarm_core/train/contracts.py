@@ -25,7 +25,7 @@ UNENDED = 0.9
 """Share of responses that may lack the end token; a short limit cuts most samples of a policy."""
 
 STEPS, NEAR, SURE = 20, 0.002, 2.0
-"""Steps before a loss can be stuck, how near ln 2 that is, standard errors above one half."""
+"""Steps before a loss can be stuck, how near ln 2 that is, and standard errors to be sure."""
 
 PAIRS = 200
 """Held-out pairs from which a reward model is compared with the length of responses."""
@@ -109,36 +109,43 @@ def unstuck(history: Sequence[Mapping[str, float]], batch: int) -> None:
     """The loss of pairs has left ln 2, where a logistic loss of no margin stands.
 
     `history` has `loss` and `accuracy` of each step, and `rows`, else `batch`, pairs a step. Broken
-    after STEPS steps when the last quarter's mean loss is within NEAR of ln 2 and its accuracy is
-    not above one half by SURE standard errors.
+    after STEPS steps when those of the last quarter are on average within NEAR of ln 2 each and
+    their accuracy is not above one half by SURE standard errors. A loss that swings about ln 2 is
+    not stuck: its margins grow, if on labels that are mostly noise.
     """
     if len(history) < STEPS or not all({"loss", "accuracy"} <= one.keys() for one in history):
         return
     last = history[-(len(history) // 4) :]
     pairs = sum(one.get("rows", batch) for one in last)
-    loss, accuracy = (sum(one[name] for one in last) / len(last) for name in ("loss", "accuracy"))
-    if abs(loss - math.log(2)) <= NEAR and accuracy <= 0.5 + SURE * 0.5 / math.sqrt(pairs):
+    away = _mean([abs(one["loss"] - math.log(2)) for one in last])
+    accuracy = _mean([one["accuracy"] for one in last])
+    if away <= NEAR and accuracy <= 0.5 + SURE * 0.5 / math.sqrt(pairs):
         first = len(history) - len(last) + 1
         raise ContractBroken(
-            f"steps {first} to {len(history)}: the loss is stuck at ln 2 ({loss:.4f}) and "
+            f"steps {first} to {len(history)}: the loss is stuck at ln 2 (within {away:.4f}) and "
             f"{100 * accuracy:.1f}% of {pairs:.0f} pairs are in order; raise the learning rate, or "
             "look at the labels with `alpacafarm card`"
         )
 
 
-def above_length(accuracy: float | None, length_accuracy: float | None, pairs: int) -> None:
-    """A reward model orders held-out pairs better than the length of the responses does.
+def above_length(accuracy: float | None, length_accuracy: float | None, pairs: int) -> bool:
+    """Whether a reward model orders held-out pairs better than the length of responses does.
 
-    Both accuracies are shares of `pairs`, None without any; fewer than PAIRS decide nothing.
+    Both accuracies are shares of `pairs`, None without any. Raises ContractBroken when it does so
+    worse by SURE standard errors of the difference, on at least PAIRS pairs: on fewer, or where
+    labels are mostly noise, a worse figure may be chance.
     """
-    if accuracy is None or length_accuracy is None or pairs < PAIRS:
-        return
-    if accuracy <= length_accuracy:
+    if accuracy is None or length_accuracy is None:
+        return False
+    spread = accuracy * (1 - accuracy) + length_accuracy * (1 - length_accuracy)
+    doubt = SURE * math.sqrt(spread / pairs)
+    if pairs >= PAIRS and accuracy <= length_accuracy - doubt:
         raise ContractBroken(
             f"the reward model orders {100 * accuracy:.1f}% of {pairs} held-out pairs, preferring "
             f"the longer response {100 * length_accuracy:.1f}%; give more pairs or epochs, or "
             "waive this with above_length false"
         )
+    return accuracy > length_accuracy
 
 
 def gap(sampler: Tensor, trainer: Tensor, mask: Tensor) -> dict[str, float]:
@@ -186,6 +193,10 @@ def near(kl: float, limit: float, step: int) -> None:
             f"step {step + 1}: a response is {kl:.1f} nats from the reference, at most {limit:g} "
             "are allowed; raise kl.coef, lower the learning rate, or raise kl.limit"
         )
+
+
+def _mean(figures: Sequence[float]) -> float:
+    return sum(figures) / len(figures)
 
 
 def _rows(examples: Sequence[int], origin: Origin) -> str:
