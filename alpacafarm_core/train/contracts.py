@@ -6,15 +6,17 @@ of equal responses has no gradient, an unfinished sample teaches all but the end
 tokens of a response.
 """
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from alpacafarm_core.errors import ContractBroken
-from alpacafarm_core.train.batches import Example, Pair, Tokens, responses_of
+from alpacafarm_core.train.tokens import Example, Pair, Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHOWN, WORDS = 5, 6
 
@@ -82,9 +84,7 @@ def ended(responses: Sequence[Tokens], end: int, origin: Origin = NOWHERE) -> in
 
 def learnable(examples: Sequence[Example], origin: Origin = NOWHERE) -> None:
     """Every response has a token to learn from."""
-    empty = [
-        at for at, one in enumerate(examples) if not all(r.response for r in responses_of([one]))
-    ]
+    empty = [at for at, one in enumerate(examples) if not all(r.response for r in _sides(one))]
     if empty:
         raise ContractBroken(
             f"{len(empty)} of {len(examples)} rows have a response without one token to learn "
@@ -92,10 +92,9 @@ def learnable(examples: Sequence[Example], origin: Origin = NOWHERE) -> None:
         )
 
 
-def apart(trained: Collection[tuple[str, str]], evaluated: Iterable[tuple[str, str]]) -> None:
+def apart(trained: Iterable[tuple[str, str]], evaluated: Iterable[tuple[str, str]]) -> None:
     """No prompt, as (instruction, input), is both trained on and evaluated."""
-    known = set(trained)
-    rows = list(evaluated)
+    rows, known = list(evaluated), set(trained)
     both = [at for at, prompt in enumerate(rows) if prompt in known]
     if both:
         origin = Origin(instructions=[instruction for instruction, _ in rows])
@@ -154,13 +153,13 @@ def gap(sampler: Tensor, trainer: Tensor, mask: Tensor) -> dict[str, float]:
     In nats a token: `gap_mean` and `gap_max` of the absolute difference, and `gap_ratio`, the mean
     probability ratio, 1 where they agree.
     """
-    apart = (trainer - sampler)[mask.bool()].float()
-    if not apart.numel():
+    away = (trainer - sampler)[mask.bool()].float()
+    if not away.numel():
         return {"gap_mean": 0.0, "gap_max": 0.0, "gap_ratio": 1.0}
     return {
-        "gap_mean": float(apart.abs().mean()),
-        "gap_max": float(apart.abs().max()),
-        "gap_ratio": float(torch.exp(apart).mean()),
+        "gap_mean": float(away.abs().mean()),
+        "gap_max": float(away.abs().max()),
+        "gap_ratio": float(away.exp().mean()),
     }
 
 
@@ -193,6 +192,10 @@ def near(kl: float, limit: float, step: int) -> None:
             f"step {step + 1}: a response is {kl:.1f} nats from the reference, at most {limit:g} "
             "are allowed; raise kl.coef, lower the learning rate, or raise kl.limit"
         )
+
+
+def _sides(example: Example) -> Sequence[Tokens]:
+    return list(example) if isinstance(example, Pair) else [example]
 
 
 def _mean(figures: Sequence[float]) -> float:
