@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
-from statistics import median
 from threading import Event, Thread
 from typing import Protocol, TextIO
 
@@ -94,7 +93,8 @@ class Watch:
         last = entries[-1]
         if "steps" not in last:
             return f"{self._title}: going on after step {last['step'] + 1}"
-        left = median(self._seconds) * (last["steps"] - last["step"] - 1)
+        pace = sorted(self._seconds)[len(self._seconds) // 2]
+        left = pace * (last["steps"] - last["step"] - 1)
         return f"{self._title}: {terse(last, last['steps'])} · {_lasting(left)} left"
 
 

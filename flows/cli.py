@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from alpacafarm_core.errors import FarmError
+from alpacafarm_core.following import CLEAR
 from flows import comparing, exporting, inspection, purchasing, reporting, studying
 from flows.purchasing import EXTRA, Budget, Names, Seed, Seeds, one_method, several, use
 
@@ -169,7 +170,8 @@ def _stdout_kept() -> Iterator[None]:
 def _listen() -> None:
     """Progress goes to stderr, one line a stage."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    wiped = CLEAR if sys.stderr.isatty() else ""  # the live line of a training, if one is there
+    handler.setFormatter(logging.Formatter(f"{wiped}%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("alpacafarm")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

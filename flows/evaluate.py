@@ -9,11 +9,13 @@ from alpacafarm_core.settings import Sampling, Truth
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.weights import Policy
 from flows.prepare import FARM, admitted
+from tasks.overlap import refuse_overlap
 
 
 def answered(policy: Policy, setup: Setup, farm: Farm = FARM) -> Candidates:
-    """A policy's answers to the evaluation prompts."""
+    """A policy's answers to the evaluation prompts, none of which it may be trained on."""
     prompts = farm.instructions(setup.source, "eval", setup.sizes.eval)
+    refuse_overlap(policy, prompts)
     sampling = Sampling(temperature=0.7, max_tokens=setup.sizes.max_tokens, seed=setup.seed)
     return farm.generate(policy, prompts, sampling)
 

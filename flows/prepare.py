@@ -3,7 +3,7 @@
 from prefect import flow
 
 import tasks
-from alpacafarm_core import endpoints
+from alpacafarm_core import endpoints, sinks
 from alpacafarm_core.artifacts import Preferences
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.methods.sft import SFT
@@ -32,13 +32,14 @@ def started(setup: Setup, farm: Farm = FARM) -> Start:
 
 
 def admitted(setup: Setup) -> Setup:
-    """The setup once all it names is found to exist, with its source at a commit.
+    """The setup once all it and the environment name is found, with its source at a commit.
 
     Each flow calls it once, before anything runs; moved data is other data to every key.
     """
     for panel in (setup.panel, setup.judges):
         endpoints.check(load(panel))
     check(setup.source)
+    sinks.check()
     pretrained(setup.base)
     return setup.replace(source=pinned(setup.source))
 
