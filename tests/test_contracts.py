@@ -33,40 +33,51 @@ def test_pairs_that_are_the_same_on_both_sides_are_refused_by_row_and_words():
     planted = GOOD[:8] + [pair([7, END], [7, END])] * 2
     origin = Origin(range(20, 30), ["Name a red fruit that grows on trees."] * 10)
     with pytest.raises(ContractBroken, match="2 of 10 pairs") as refused:
-        contracts.distinct(planted, origin)
+        contracts.sound(planted, END, origin)
     assert "row 28 (Name a red fruit that grows ...), row 29 (" in str(refused.value)
     assert "raise max_length" in str(refused.value)
 
 
-def test_one_tie_among_many_pairs_is_only_counted():
-    assert contracts.distinct(GOOD) == 0
-    assert contracts.distinct([*GOOD[1:], pair([7, END], [7, END])]) == 1
+def test_good_data_and_one_tie_among_many_pairs_are_only_counted():
+    assert contracts.sound(GOOD, END) == {"identical": 0, "without_end": 0}
+    tied = [*GOOD[1:], pair([7, END], [7, END])]
+    assert contracts.sound(tied, END) == {"identical": 1, "without_end": 0}
+
+
+def test_the_same_response_to_two_prompts_is_no_identical_pair():
+    other = Pair(Tokens([0, 5], [7, END]), Tokens([0, 6], [7, END]))
+    assert contracts.sound([other], END)["identical"] == 0
 
 
 def test_at_most_five_rows_are_named():
     with pytest.raises(ContractBroken, match="row 0, row 1, row 2, row 3, row 4 and 3 more;"):
-        contracts.distinct([pair([7], [7])] * 8)
+        contracts.sound([pair([7], [7])] * 8)
 
 
 def test_responses_that_never_end_are_refused():
     endless = [Tokens([0, 5], [7, 8])] * 19
-    with pytest.raises(ContractBroken, match=r"19 of 20 .* end token \(1\): row 0,.*max_tokens"):
-        contracts.ended([*endless, Tokens([0, 5], [7, END])], END)
+    with pytest.raises(ContractBroken, match=r"19 of 20 .* end token: row 0,.*max_tokens"):
+        contracts.sound([*endless, Tokens([0, 5], [7, END])], END)
+    with pytest.raises(ContractBroken, match="end token"):
+        contracts.sound([pair([7, 8], [number, END]) for number in range(9)], END)
 
 
-def test_some_unfinished_samples_are_only_counted():
+def test_some_unfinished_samples_are_only_counted_and_rejected_ones_not_at_all():
     some = [Tokens([0, 5], [7, 8])] * 6 + [Tokens([0, 5], [7, END])] * 4
-    assert contracts.ended(some, END) == 6
-    assert contracts.ended([one.chosen for one in GOOD], END) == 0
+    assert contracts.sound(some, END)["without_end"] == 6
+    assert contracts.sound([pair([7, END], [8])], END)["without_end"] == 0
+
+
+def test_what_is_not_imitated_need_not_end():
+    assert contracts.sound([pair([7, 8], [8])])["without_end"] == 0
 
 
 def test_a_response_with_all_its_labels_masked_is_refused():
     with pytest.raises(ContractBroken, match=r"1 of 2 rows .* row 1;"):
-        contracts.learnable([Tokens([0, 5], [7]), Tokens([0, 5], [])])
+        contracts.sound([Tokens([0, 5], [7, END]), Tokens([0, 5], [])], END)
     with pytest.raises(ContractBroken, match="row 0;"):
-        contracts.learnable([pair([7, END], [])])
-    contracts.learnable(GOOD)
-    contracts.learnable([Tokens([0, 5], [END])])
+        contracts.sound([pair([7, END], [])], END)
+    contracts.sound([Tokens([0, 5], [END])], END)
 
 
 def test_a_prompt_that_is_trained_on_and_evaluated_is_refused():

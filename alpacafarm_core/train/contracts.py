@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from alpacafarm_core.errors import ContractBroken
-from alpacafarm_core.train.tokens import Example, Pair, Tokens
+from alpacafarm_core.train.tokens import Example, Pair
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,43 +53,30 @@ class Origin(NamedTuple):
 NOWHERE = Origin()
 
 
-def distinct(pairs: Sequence[Pair], origin: Origin = NOWHERE) -> int:
-    """How many pairs have a chosen response equal to the rejected one, as they are learned from.
+def sound(
+    examples: Iterable[Example], end: int | None = None, origin: Origin = NOWHERE
+) -> dict[str, int]:
+    """Data that can be learned from: counts of what is odd, `identical` and `without_end`.
 
-    Raises ContractBroken when they are more than IDENTICAL of all.
+    Raises ContractBroken where a response has no token left to learn from, where more than
+    IDENTICAL of the pairs have the same ids on both sides, and where more than UNENDED of the
+    responses to imitate (demonstrations, chosen ones) lack the end token, id `end`; who learns from
+    those never stops. None says that nothing is imitated. Examples are taken one at a time.
     """
-    same = [at for at, pair in enumerate(pairs) if pair.chosen == pair.rejected]
-    if len(same) > IDENTICAL * len(pairs):
-        raise ContractBroken(
-            f"{len(same)} of {len(pairs)} pairs are the same on both sides once cut to the longest "
-            f"length: {_rows(same, origin)}; raise max_length, or call them ties (1.5)"
-        )
-    return len(same)
-
-
-def ended(responses: Sequence[Tokens], end: int, origin: Origin = NOWHERE) -> int:
-    """How many responses to imitate do not end with the end token, id `end`.
-
-    Raises ContractBroken when they are more than UNENDED of all: who learns from them never stops.
-    """
-    open_ended = [at for at, row in enumerate(responses) if row.response[-1:] != [end]]
-    if len(open_ended) > UNENDED * len(responses):
-        raise ContractBroken(
-            f"{len(open_ended)} of {len(responses)} responses to imitate do not end with the end "
-            f"token ({end}): {_rows(open_ended, origin)}; raise max_tokens where they were "
-            "sampled, or set the eos_token they were written with"
-        )
-    return len(open_ended)
-
-
-def learnable(examples: Sequence[Example], origin: Origin = NOWHERE) -> None:
-    """Every response has a token to learn from."""
-    empty = [at for at, one in enumerate(examples) if not all(r.response for r in _sides(one))]
-    if empty:
-        raise ContractBroken(
-            f"{len(empty)} of {len(examples)} rows have a response without one token to learn "
-            f"from: {_rows(empty, origin)}; leave them out or give their output"
-        )
+    count, empty, same, open_ended = 0, [], [], []
+    for at, example in enumerate(examples):
+        sides = [example.chosen, example.rejected] if isinstance(example, Pair) else [example]
+        count += 1
+        if not all(side.response for side in sides):
+            empty.append(at)
+        if len(sides) == 2 and sides[0] == sides[1]:
+            same.append(at)
+        if end is not None and sides[0].response[-1:] != [end]:
+            open_ended.append(at)
+    _refuse_empty(empty, count, origin)
+    _refuse_identical(same, count, origin)
+    _refuse_endless(open_ended, count, origin)
+    return {"identical": len(same), "without_end": len(open_ended)}
 
 
 def apart(trained: Iterable[tuple[str, str]], evaluated: Iterable[tuple[str, str]]) -> None:
@@ -194,8 +181,29 @@ def near(kl: float, limit: float, step: int) -> None:
         )
 
 
-def _sides(example: Example) -> Sequence[Tokens]:
-    return list(example) if isinstance(example, Pair) else [example]
+def _refuse_empty(empty: Sequence[int], count: int, origin: Origin) -> None:
+    if empty:
+        raise ContractBroken(
+            f"{len(empty)} of {count} rows have a response without one token to learn from: "
+            f"{_rows(empty, origin)}; leave them out or give their output"
+        )
+
+
+def _refuse_identical(same: Sequence[int], count: int, origin: Origin) -> None:
+    if len(same) > IDENTICAL * count:
+        raise ContractBroken(
+            f"{len(same)} of {count} pairs are the same on both sides once cut to the longest "
+            f"length: {_rows(same, origin)}; raise max_length, or call them ties (1.5)"
+        )
+
+
+def _refuse_endless(open_ended: Sequence[int], count: int, origin: Origin) -> None:
+    if len(open_ended) > UNENDED * count:
+        raise ContractBroken(
+            f"{len(open_ended)} of {count} responses to imitate do not end with the end token: "
+            f"{_rows(open_ended, origin)}; raise max_tokens where they were sampled, or set the "
+            "eos_token that they were written with"
+        )
 
 
 def _mean(figures: Sequence[float]) -> float:
