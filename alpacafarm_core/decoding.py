@@ -5,15 +5,15 @@ row draws from numbers of its own: a hash of its seed and the position, so that 
 depends on another's. B is rows still running, V vocabulary, L tokens so far.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from alpacafarm_core.sampler import Sample
+from alpacafarm_core.sampler import Batch, Sample
 from alpacafarm_core.settings import Sampling
 
 BATCH = 256
@@ -32,47 +32,75 @@ class TransformersSampler:
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Sample]:
         """One response to each prompt; prompts of similar length go together."""
-        order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]))
-        drawn: dict[int, list[int]] = {}
-        was_training = self.model.training
-        self.model.eval()
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            found = self._batch([prompts[i] for i in rows], sampling, [seeds[i] for i in rows])
-            drawn.update(zip(rows, found, strict=True))
-        self.model.train(was_training)
-        return [self._sample(drawn[row]) for row in range(len(prompts))]
+        return self._sampled(Batch(prompts, seeds), sampling, with_logprobs=True)
+
+    def stream(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[list[Sample]]:
+        """The responses of each batch when it is asked for."""
+        return (self._sampled(batch, sampling, with_logprobs=False) for batch in batches)
 
     def sync(self, model: Any) -> None:
-        """Sample from this module itself."""
+        """Sample from this module itself: what changes in it changes what is sampled."""
         self.model = model
+
+    def rest(self) -> None:
+        """Nothing is held between calls."""
 
     def close(self) -> None:
         """Let go of the module."""
         self.model = None
 
-    def _sample(self, ids: list[int]) -> Sample:
-        return Sample(ids, "stop" if ids[-1] == self.eos else "length")
+    def _sampled(self, batch: Batch, sampling: Sampling, with_logprobs: bool) -> list[Sample]:
+        prompts, seeds = batch
+        order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]))
+        drawn: dict[int, _Drawn] = {}
+        was_training = self.model.training
+        self.model.eval()
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            some = Batch([prompts[i] for i in rows], [seeds[i] for i in rows])
+            drawn.update(zip(rows, self._drawn(some, sampling, with_logprobs), strict=True))
+        self.model.train(was_training)
+        return [self._sample(drawn[row], with_logprobs) for row in range(len(prompts))]
+
+    def _sample(self, drawn: "_Drawn", with_logprobs: bool) -> Sample:
+        reason = "stop" if drawn.ids[-1] == self.eos else "length"
+        return Sample(drawn.ids, reason, drawn.logprobs if with_logprobs else None)
 
     @torch.inference_mode()
-    def _batch(
-        self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]
-    ) -> list[list[int]]:
-        running = _Running(self.model, prompts)
-        states = np.array(seeds, dtype=np.uint64)
-        drawn: list[list[int]] = [[] for _ in prompts]
+    def _drawn(self, batch: Batch, sampling: Sampling, with_logprobs: bool) -> "list[_Drawn]":
+        running = _Running(self.model, batch.prompts)
+        states = np.array(batch.seeds, dtype=np.uint64)
+        drawn = [_Drawn([], []) for _ in batch.prompts]
         for step in range(sampling.max_tokens):
             tokens = choose(running.logits, sampling, uniforms(states[running.rows], step))
-            for row, token in zip(running.rows, tokens.tolist(), strict=True):
-                if drawn[row][-1:] != [self.eos]:
-                    drawn[row].append(token)
-            going = [i for i, row in enumerate(running.rows) if drawn[row][-1] != self.eos]
+            asked = logprobs(running.logits, tokens, sampling) if with_logprobs else tokens
+            self._append(drawn, running.rows, tokens.tolist(), asked.tolist())
+            going = [i for i, row in enumerate(running.rows) if drawn[row].ids[-1] != self.eos]
             if not going or step + 1 == sampling.max_tokens:
                 break
             # Leaving rows out copies the cache, so a few finished ones are carried along.
             tokens = running.only(going, tokens) if len(going) <= CARRIED * len(tokens) else tokens
             running.take(tokens)
         return drawn
+
+    def _append(
+        self,
+        drawn: "Sequence[_Drawn]",
+        rows: Sequence[int],
+        tokens: list[int],
+        asked: list[float],
+    ) -> None:
+        for row, token, logprob in zip(rows, tokens, asked, strict=True):
+            if drawn[row].ids[-1:] != [self.eos]:
+                drawn[row].ids.append(token)
+                drawn[row].logprobs.append(logprob)
+
+
+class _Drawn(NamedTuple):
+    """What one row has so far."""
+
+    ids: list[int]
+    logprobs: list[float]
 
 
 class _Running:
@@ -81,7 +109,7 @@ class _Running:
     Prompts are padded on the left; `seen` [B, L] is true on real tokens.
     """
 
-    def __init__(self, model: Any, prompts: list[list[int]]) -> None:
+    def __init__(self, model: Any, prompts: Sequence[list[int]]) -> None:
         self.model = model
         self.rows = list(range(len(prompts)))
         unique = list(dict.fromkeys(map(tuple, prompts)))
@@ -188,6 +216,13 @@ def choose(logits: Tensor, sampling: Sampling, chances: Tensor) -> Tensor:
     wanted = chances.to(ladder.device)[:, None] * ladder[:, -1:]
     picked = torch.searchsorted(ladder, wanted, right=True).clamp(max=ladder.shape[-1] - 1)
     return (picked if ids is None else ids.gather(1, picked))[:, 0]
+
+
+def logprobs(logits: Tensor, tokens: Tensor, sampling: Sampling) -> Tensor:
+    """Log-probability of each token [B] under its whole distribution at the temperature, [B]."""
+    if sampling.temperature not in (0, 1):
+        logits = logits / sampling.temperature
+    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
 def _mixed(z: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
