@@ -101,8 +101,8 @@ class Watch:
 class Line:
     """A live line on a terminal, each over the one before; gone when the run is over."""
 
-    def __init__(self, title: str, terminal: TextIO = sys.stderr) -> None:
-        self._watch, self._terminal = Watch(title), terminal
+    def __init__(self, title: str, terminal: TextIO | None = None) -> None:
+        self._watch, self._terminal = Watch(title), terminal or sys.stderr
 
     def note(self, entries: Sequence[Figures]) -> None:
         """Write the line anew."""

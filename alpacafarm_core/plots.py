@@ -123,15 +123,16 @@ def steps(history: pl.DataFrame) -> bytes | None:
     if not known or history.is_empty():
         return None
     down = -(-len(known) // ACROSS)
-    figure = Figure(figsize=(4 * ACROSS, 2.4 * down), layout="constrained")
+    figure = Figure(figsize=(3.3 * ACROSS, 2 * down), layout="constrained")
     panels = figure.subplots(down, ACROSS, squeeze=False).flatten()
     for axes, name in zip(panels, known, strict=False):
         _step_by_step(axes, history[name])
-        axes.set_title(STEPS[name], fontsize=10)
+        axes.set_title(STEPS[name], fontsize=9)
+        axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(known) :]:
         axes.set_visible(False)
-    figure.supxlabel("step", fontsize=10)
+    figure.supxlabel("step", fontsize=9)
     return _png(figure)
 
 

@@ -1,14 +1,22 @@
 """Following a training job: on the terminal, on the page of the flow run, and in sinks."""
 
+import base64
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from alpacafarm_core import sinks
 from alpacafarm_core.following import Listener, Watch, followed, shown
+from alpacafarm_core.plots import STEPS
 from alpacafarm_core.train.logbook import Figures
 from tasks.stage import in_flow_run
+
+CHARTED, POINTS = 3, 60
+"""Charts on a page, and points of each: a chart of a thousand steps is slow to draw."""
 
 
 @contextmanager
@@ -46,3 +54,29 @@ class Page:
 
     def close(self) -> None:
         """The last figures stay."""
+
+
+def publish(title: str, history: pl.DataFrame, plot: bytes) -> None:
+    """Show the figures of all steps, and their plot, on the page of a flow run."""
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_markdown_artifact
+
+    picture = f"![steps](data:image/png;base64,{base64.b64encode(plot).decode()})"
+    create_markdown_artifact(
+        markdown="\n\n".join([*charts(history), picture]), description=f"{title}, step by step"
+    )
+
+
+def charts(history: pl.DataFrame) -> list[str]:
+    """The first figures as Mermaid charts: the new UI draws these and leaves pictures out."""
+    known = [name for name in STEPS if name in history.columns][:CHARTED]
+    some = history.gather_every(-(-history.height // POINTS)) if history.height else history
+    return [_chart(STEPS[name], some[name].cast(pl.Float64)) for name in known]
+
+
+def _chart(title: str, figures: pl.Series) -> str:
+    line = ", ".join(f"{figure:.6g}" for figure in figures.drop_nulls().drop_nans())
+    return "\n".join(
+        ["```mermaid", "xychart-beta", f"  title {json.dumps(title)}", f"  line [{line}]", "```"]
+    )

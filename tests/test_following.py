@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 
+import polars as pl
 import pytest
 
 from alpacafarm_core import following, sinks
@@ -150,6 +151,15 @@ def test_a_flow_run_has_a_progress_artifact_that_ends_at_100_percent(prefect, tm
     (said,) = (said for said in pages if said and said.startswith("rehearse"))
     assert said.startswith("rehearse: step 2 of 2 · loss 0.5000")
     assert pages[said].type == "progress" and pages[said].data == 100.0
+
+
+def test_a_page_has_charts_of_the_first_figures_with_few_points():
+    history = pl.DataFrame({"step": range(120), "loss": [0.5, 0.25] * 60, "kl": [1.0] * 120})
+    loss, kl = progress.charts(history)
+    assert loss.splitlines()[:3] == ["```mermaid", "xychart-beta", '  title "loss"']
+    assert loss.splitlines()[3] == f"  line [{', '.join(['0.5'] * 60)}]"
+    assert '"KL from the reference, nats a response"' in kl
+    assert progress.charts(pl.DataFrame()) == []
 
 
 def packages(folder: Path, said: Path) -> None:
