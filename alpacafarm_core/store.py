@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from pyarrow.parquet import ParquetWriter  # type: ignore[import-untyped]
 from pydantic import Field
 
 from alpacafarm_core import artifacts, weights
@@ -43,9 +44,12 @@ KEY = re.compile(r"[0-9a-f]{16}")
 
 
 class Made(NamedTuple):
-    """What a stage hands over: rows or a scratch folder, figures for the manifest, other files."""
+    """What a stage hands over: rows or a scratch folder, figures for the manifest, other files.
 
-    content: pl.DataFrame | Path
+    Rows that are too many to hold come in parts, each a frame.
+    """
+
+    content: pl.DataFrame | Iterator[pl.DataFrame] | Path
     notes: dict[str, Any] = {}  # noqa: RUF012 (never changed; a NamedTuple has no factories)
     files: dict[str, bytes] = {}  # noqa: RUF012
 
@@ -119,16 +123,28 @@ class Store:
             raise self._damaged(artifact, MANIFEST)
         return manifest
 
-    def read(self, artifact: Table) -> pl.DataFrame:
-        """The rows, with the digest checked; raises Missing or Damaged."""
+    def rows(self, artifact: Table) -> Path:
+        """The file with the rows, its digest checked; raises Missing or Damaged."""
         expected = self.manifest(artifact).files.get(ROWS)
         file = self.path(artifact) / ROWS
         try:
-            if file_digest(file) != expected:
-                raise self._damaged(artifact, ROWS)
+            if file_digest(file) == expected:
+                return file
+        except OSError as error:
+            raise self._damaged(artifact, ROWS) from error
+        raise self._damaged(artifact, ROWS)
+
+    def read(self, artifact: Table) -> pl.DataFrame:
+        """The rows; raises Missing or Damaged."""
+        file = self.rows(artifact)
+        try:
             return pl.read_parquet(file)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise self._damaged(artifact, ROWS) from error
+
+    def scan(self, artifact: Table) -> pl.LazyFrame:
+        """The rows, to be read in parts or by column; raises Missing or Damaged."""
+        return pl.scan_parquet(self.rows(artifact))
 
     def write(self, artifact: Artifact, made: Made, recipe: Recipe, started: float) -> Manifest:
         """Finish an artifact: files first, manifest last, then one rename."""
@@ -141,8 +157,8 @@ class Store:
             kind=artifact.kind,
             key=artifact.key,
             recipe=recipe,
-            rows=None if rows is None else rows.height,
-            columns={} if rows is None else {n: str(t) for n, t in rows.schema.items()},
+            rows=rows,
+            columns=_types(artifact),
             files={name: file_digest(file) for name, file in files.items()},
             bytes=sum(file.stat().st_size for file in files.values()),
             notes=made.notes,
@@ -153,6 +169,7 @@ class Store:
         )
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
         self._move(draft, self.path(artifact))
+        shutil.rmtree(self._unfinished(artifact), ignore_errors=True)
         return manifest
 
     def scratch(self) -> Path:
@@ -165,6 +182,15 @@ class Store:
         folder = drafts / f"{here}-{os.getpid()}-{time.monotonic_ns()}"
         folder.mkdir()
         return folder
+
+    def unfinished(self, artifact: Artifact) -> Path:
+        """A folder for what making this artifact may go on from; gone when it is finished."""
+        folder = self._unfinished(artifact)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _unfinished(self, artifact: Artifact) -> Path:
+        return self.root / ".unfinished" / artifact.folder
 
     @contextmanager
     def lock(self, artifact: Artifact) -> Iterator[None]:
@@ -256,15 +282,18 @@ class Store:
         ]
 
     def _lay_rows(
-        self, artifact: Artifact, content: pl.DataFrame | Path, draft: Path
-    ) -> pl.DataFrame | None:
+        self, artifact: Artifact, content: pl.DataFrame | Iterator[pl.DataFrame] | Path, draft: Path
+    ) -> int | None:
+        """Write the rows of a table; how many there are."""
         if isinstance(content, Path):
             return None
         if not isinstance(artifact, Table):
             raise BadInput(f"{artifact.kind} is not a table; its stage must hand over a folder")
-        rows = in_columns(content, artifact)
-        rows.write_parquet(draft / ROWS)
-        return rows
+        if isinstance(content, pl.DataFrame):
+            rows = in_columns(content, artifact)
+            rows.write_parquet(draft / ROWS)
+            return rows.height
+        return _write_parts(content, artifact, draft / ROWS)
 
     def _move(self, draft: Path, folder: Path) -> None:
         folder.parent.mkdir(exist_ok=True)
@@ -292,6 +321,21 @@ def in_columns(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
         return rows.select(pl.col(name).cast(kind) for name, kind in expected.items())
     except pl.exceptions.PolarsError as error:
         raise BadInput(f"{table.kind} rows do not fit their column types: {error}") from error
+
+
+def _types(artifact: Artifact) -> dict[str, str]:
+    held = artifact.columns if isinstance(artifact, Table) else {}
+    return {name: str(kind) for name, kind in held.items()}
+
+
+def _write_parts(parts: Iterator[pl.DataFrame], table: Table, file: Path) -> int:
+    """Write rows that come in parts, each a row group; how many there are."""
+    count, schema = 0, pl.DataFrame(schema=table.columns).to_arrow().schema
+    with ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(in_columns(part, table).to_arrow().cast(schema))
+            count += part.height
+    return count
 
 
 def _alive(process: int) -> bool:

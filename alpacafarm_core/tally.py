@@ -52,8 +52,12 @@ class Paired(NamedTuple):
     n: int
 
 
-Entry = tuple[pl.DataFrame, pl.DataFrame | None]
+Rows = pl.DataFrame | pl.LazyFrame
+Entry = tuple[Rows, Rows | None]
 """What is known of one model: rows of `Preferences`, and perhaps a true `score` per prompt."""
+
+Brief = tuple[pl.DataFrame, pl.DataFrame | None]
+"""All that a board asks of an entry: numbers, with two for each prompt in place of its texts."""
 
 NO_PAIRS = Paired(None, None, 0)
 
@@ -66,8 +70,7 @@ def win_rate(preferences: pl.Series | Sequence[float | None]) -> WinRate:
 
 def avg_length(outputs: pl.Series) -> int | None:
     """Mean length of the outputs in characters (code points), truncated to a whole number."""
-    mean = outputs.fill_null("").str.len_chars().mean()
-    return int(mean) if isinstance(mean, float) else None
+    return _whole(outputs.fill_null("").str.len_chars().mean())
 
 
 def paired(a: pl.DataFrame, b: pl.DataFrame, value: str) -> Paired:
@@ -93,8 +96,9 @@ def board(entries: Mapping[str, Entry]) -> pl.DataFrame:
     Coverage is the share of rows with a valid preference. What is measured against the model called
     "sft" is null for that model and where there is none.
     """
-    sft = entries.get("sft")
-    rows = [_row(name, entry, None if name == "sft" else sft) for name, entry in entries.items()]
+    brief = {name: _brief(*entry) for name, entry in entries.items()}
+    sft = brief.get("sft")
+    rows = [_row(name, entry, None if name == "sft" else sft) for name, entry in brief.items()]
     frame = pl.DataFrame(rows, schema=Leaderboard.columns)
     return frame.sort("win_rate", "model", descending=[True, False], nulls_last=True)
 
@@ -139,7 +143,7 @@ def reference_digests(pairs: pl.DataFrame) -> dict[str, str]:
     texts = pairs.select(MODEL, prompt=merged_prompt(), reference="output_1")
     both = texts.with_columns(pair=pl.concat_str("prompt", "reference", separator="\0").hash())
     once = both.unique("pair")  # by number, as texts are long and most models share them
-    marks = [_digest("\0".join(row)) for row in once.select("prompt", "reference").rows()]
+    marks = [_digest("\0".join(row)) for row in once.select("prompt", "reference").iter_rows()]
     held = both.select(MODEL, "pair").unique()
     held = held.join(once.select("pair", "prompt", mark=pl.Series(marks, dtype=pl.String)), "pair")
     _refuse_other_references(held)
@@ -255,12 +259,29 @@ def _per_prompt(frame: pl.DataFrame, value: str) -> pl.DataFrame:
     return valid.group_by(PROMPT, maintain_order=True).agg(pl.col(value).mean())
 
 
-def _counts(name: str, preferences: pl.DataFrame) -> dict[str, object]:
-    counted = win_rate(preferences["preference"])._asdict()
-    return {"model": name, **counted, "avg_length": avg_length(preferences["output_2"])}
+def _brief(rows: Rows, scores: Rows | None) -> Brief:
+    prompt = {name: pl.struct(PROMPT).hash(seed) for seed, name in enumerate(PROMPT)}
+    length = pl.col("output_2").fill_null("").str.len_chars()
+    judged = rows.lazy().select("preference", "price", **prompt, length=length)
+    known = None if scores is None else _held(scores.lazy().select("score", **prompt))
+    return _held(judged), known
 
 
-def _row(name: str, entry: Entry, sft: Entry | None) -> dict[str, object]:
+def _held(rows: pl.LazyFrame) -> pl.DataFrame:
+    # The other engine cuts columns elsewhere, and the last digit of a sum depends on the cuts.
+    return rows.collect(engine="in-memory")
+
+
+def _counts(name: str, rows: pl.DataFrame) -> dict[str, object]:
+    counted = win_rate(rows["preference"])._asdict()
+    return {"model": name, **counted, "avg_length": _whole(rows["length"].mean())}
+
+
+def _whole(mean: object) -> int | None:
+    return int(mean) if isinstance(mean, float) else None
+
+
+def _row(name: str, entry: Brief, sft: Brief | None) -> dict[str, object]:
     rows, scores = entry
     sft_rows, sft_scores = sft or (None, None)
     own = points(rows)

@@ -5,6 +5,7 @@ import polars as pl
 from alpacafarm_core import select as core
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Preferences, Scores
 from alpacafarm_core.settings import Rule
+from alpacafarm_core.store import Made
 from tasks.stage import stage, store
 
 
@@ -15,6 +16,6 @@ def select(scored: Scores | Preferences, rule: Rule) -> pl.DataFrame:
 
 
 @stage(Preferences, version=1)
-def prefer(chosen: Demonstrations, rejected: Candidates) -> pl.DataFrame:
+def prefer(chosen: Demonstrations, rejected: Candidates) -> Made:
     """Pair demonstrations with a policy's own answers to the same prompts."""
-    return core.prefer(store().read(chosen), store().read(rejected))
+    return Made(core.prefer_in_parts(store().scan(chosen), store().scan(rejected)))

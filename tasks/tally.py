@@ -24,8 +24,8 @@ def tally(evaluations: Mapping[str, Evaluation]) -> Made:
     board = core.board(
         {
             model: (
-                store().read(judged.preferences),
-                None if judged.truth is None else store().read(judged.truth),
+                store().scan(judged.preferences),
+                None if judged.truth is None else store().scan(judged.truth),
             )
             for model, judged in evaluations.items()
         }
@@ -104,7 +104,7 @@ def samples(evaluations: Mapping[str, Evaluation]) -> list[dict[str, str]]:
     """The first prompts with every model's answer and whether it beat the reference's."""
     shown: dict[tuple[str, str], dict[str, str]] = {}
     for model, judged in evaluations.items():
-        for row in store().read(judged.preferences).head(SAMPLES).to_dicts():
+        for row in store().scan(judged.preferences).head(SAMPLES).collect().to_dicts():
             prompt = (row["instruction"], row["input"])
             first = {"instruction": prompt[0], "input": prompt[1], "reference": row["output_1"]}
             entry = shown.setdefault(prompt, first)

@@ -1,11 +1,13 @@
 """Selection by rule, and pairs of known order."""
 
+from random import Random
+
 import polars as pl
 import pytest
 
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Preferences
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.select import prefer, select
+from alpacafarm_core.select import prefer, prefer_in_parts, select
 from alpacafarm_core.settings import Rule
 
 
@@ -74,3 +76,36 @@ def test_prefer_puts_the_demonstration_first_and_keeps_tokens_of_one_tokenizer()
     assert pairs["output_2_ids"].to_list() == [[1], []]
     with pytest.raises(BadInput, match="no prompt is in both"):
         prefer(gold.slice(1, 1), own)
+
+
+def test_pairs_made_in_parts_are_those_made_at_once_in_the_same_order():
+    random = Random(0)
+    asked, answered = ([random.randrange(30) for _ in range(90)] for _ in range(2))
+    gold = table(
+        Demonstrations,
+        instruction=[f"p{number}" for number in asked],
+        input=["", "x"] * 45,
+        output=[f"gold {row}" for row in range(90)],
+        output_ids=[[row] for row in range(90)],
+        tokenizer=["t", "t", "other"] * 30,
+    )
+    own = table(
+        Candidates,
+        instruction=[f"p{number}" for number in answered],
+        input=["x", ""] * 45,
+        output=[f"own {row}" for row in range(90)],
+        output_ids=[[row, row] for row in range(90)],
+        tokenizer=["t"] * 90,
+    )
+    whole = prefer(gold, own)
+    for part in (1, 7, 1000):
+        parts = list(prefer_in_parts(gold.lazy(), own.lazy(), part))
+        assert pl.concat(parts).equals(whole)
+        assert (len(parts) == 1) == (part == 1000)
+
+
+def test_parts_of_nothing_are_refused_too():
+    gold = table(Demonstrations, instruction=["a"], input=[""], output=["gold"])
+    own = table(Candidates, instruction=["b"], input=[""], output=["x"])
+    with pytest.raises(BadInput, match="no prompt is in both"):
+        list(prefer_in_parts(gold.lazy(), own.lazy()))

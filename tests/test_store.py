@@ -33,6 +33,26 @@ def test_what_is_written_is_read(store):
     assert store.all() == [store.manifest(ONE)]
 
 
+def test_rows_may_come_in_parts_and_be_read_by_column(store):
+    store.write(ONE, Made(iter([ROWS, ROWS.head(0), ROWS])), RECIPE, time.time())
+    assert store.read(ONE).equals(pl.concat([ROWS, ROWS]))
+    assert store.scan(ONE).select("dataset").collect()["dataset"].to_list() == ["toy"] * 2
+    assert store.manifest(ONE).rows == 2 and store.manifest(ONE).columns["input"] == "String"
+    assert store.rows(ONE) == store.path(ONE) / "rows.parquet"
+    pairs = Preferences(key="2" * 16)
+    held = pl.DataFrame(
+        {name: [None] for name in Preferences.columns}, schema=Preferences.columns
+    ).with_columns(output_1_ids=pl.Series([[1, 2]], dtype=pl.List(pl.Int32)))
+    store.write(pairs, Made(iter([held])), RECIPE, time.time())
+    assert store.read(pairs).equals(held) and store.read(pairs).schema == held.schema
+
+
+def test_a_wrong_column_in_a_part_leaves_nothing(store):
+    with pytest.raises(BadInput, match="lack columns"):
+        store.write(ONE, Made(iter([ROWS, ROWS.drop("input")])), RECIPE, time.time())
+    assert not store.has(ONE)
+
+
 def test_an_artifact_without_a_manifest_does_not_exist(store):
     laid(store)
     (store.path(ONE) / "manifest.json").unlink()
@@ -47,6 +67,8 @@ def test_a_changed_byte_is_noticed_and_named(store):
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     with pytest.raises(Damaged, match=r"rows.parquet is damaged.*forget 0{15}1"):
         store.read(ONE)
+    with pytest.raises(Damaged, match=r"rows.parquet is damaged"):
+        store.scan(ONE)
     assert store.damage(ONE) == ["rows.parquet"]
 
 

@@ -3,6 +3,7 @@
 import os
 from math import sqrt
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
@@ -114,6 +115,32 @@ def test_the_board_needs_neither_sft_nor_utility():
     assert row["win_rate"] == 50
     assert row["win_rate_minus_sft"] is None
     assert row["utility"] is None
+
+
+def test_a_board_of_tables_on_disk_is_that_of_frames_to_the_last_digit(tmp_path):
+    random, entries, scanned = Random(0), {}, {}
+    for model in ("sft", "ppo"):
+        rows = pl.concat(
+            [judged(*(1 + random.random() for _ in range(20)), output="ab" * n) for n in range(40)]
+        ).with_columns(
+            instruction=pl.Series([f"prompt {random.randrange(300)}" for _ in range(800)]),
+            price=pl.Series([random.random() for _ in range(800)]),
+        )
+        scores = rows.select("instruction", "input", score="price")
+        entries[model], folder = (rows, scores), tmp_path / model
+        folder.mkdir()
+        rows.write_parquet(folder / "rows", row_group_size=100)
+        scores.write_parquet(folder / "scores", row_group_size=100)
+        scanned[model] = (pl.scan_parquet(folder / "rows"), pl.scan_parquet(folder / "scores"))
+    read = {model: tuple(side.collect() for side in sides) for model, sides in scanned.items()}
+    assert board(scanned).equals(board(read))
+    (ppo,) = board(entries).filter(pl.col("model") == "ppo").to_dicts()
+    ahead = paired(points(entries["ppo"][0]), points(entries["sft"][0]), "points")
+    found = (ppo["win_rate_minus_sft"], ppo["paired_error"])
+    assert found == pytest.approx(ahead[:2], rel=1e-12)
+    rate = win_rate(entries["ppo"][0]["preference"]).win_rate
+    assert ppo["win_rate"] == pytest.approx(rate, rel=1e-12)
+    assert ppo["avg_length"] == avg_length(entries["ppo"][0]["output_2"]) == 39
 
 
 def test_models_without_a_judgement_come_last():
