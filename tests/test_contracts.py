@@ -120,7 +120,7 @@ def test_a_reward_model_that_length_beats_is_refused():
 def test_a_reward_model_is_above_length_not_above_it_or_there_is_no_telling():
     assert contracts.above_length(0.62, 0.61, 200)
     assert not contracts.above_length(0.6, 0.61, 200)
-    assert not contracts.above_length(None, None, 0)
+    assert contracts.above_length(None, None, 0)
 
 
 def test_a_gap_between_sampler_and_trainer_is_measured_on_tokens_only():

@@ -117,12 +117,12 @@ def unstuck(history: Sequence[Mapping[str, float]], batch: int) -> None:
 def above_length(accuracy: float | None, length_accuracy: float | None, pairs: int) -> bool:
     """Whether a reward model orders held-out pairs better than the length of responses does.
 
-    Both accuracies are shares of `pairs`, None without any. Raises ContractBroken when it does so
-    worse by SURE standard errors of the difference, on at least PAIRS pairs: on fewer, or where
-    labels are mostly noise, a worse figure may be chance.
+    Both accuracies are shares of `pairs`; without any there is no telling, and it does. Raises
+    ContractBroken when it does so worse by SURE standard errors of the difference, on at least
+    PAIRS pairs: on fewer, or where labels are mostly noise, a worse figure may be chance.
     """
     if accuracy is None or length_accuracy is None:
-        return False
+        return True
     spread = accuracy * (1 - accuracy) + length_accuracy * (1 - length_accuracy)
     doubt = SURE * math.sqrt(spread / pairs)
     if pairs >= PAIRS and accuracy <= length_accuracy - doubt:

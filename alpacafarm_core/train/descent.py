@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.settings import Training
 from alpacafarm_core.train.checkpoint import Checkpoints, State
+from alpacafarm_core.train.contracts import finite
 from alpacafarm_core.train.engine import Engine, Learn, MicroBatches, accumulate
 from alpacafarm_core.train.logbook import Logbook
 
@@ -29,15 +29,12 @@ def rate(training: Training, step: int, steps: int) -> float:
 def step(engine: Engine, training: Training, at: int, steps: int) -> dict[str, float]:
     """One optimiser step at position `at` of the schedule: the gradient's norm and the rate.
 
-    Raises TrainingFailed on a norm, taken before clipping, that is not a number.
+    Raises ContractBroken on a norm, taken before clipping, that is not a number.
     """
     now = rate(training, at, steps)
-    norm = engine.step(now)
-    if not math.isfinite(norm):
-        raise TrainingFailed(
-            f"step {at + 1}: the gradient is {norm}; lower the learning rate or use float32"
-        )
-    return {"grad_norm": norm, "learning_rate": now}
+    figures = {"grad_norm": engine.step(now), "learning_rate": now}
+    finite(figures, at, steps)
+    return figures
 
 
 def descend(
@@ -50,19 +47,15 @@ def descend(
     """One optimiser step for each batch of the plan; the figures of every step.
 
     `lesson` takes the rows of a batch and gives what is learned from one of its micro-batches. Goes
-    on from the last checkpoint where there is one; a loss that is not a number raises
-    TrainingFailed.
+    on from the last checkpoint where there is one; a figure that is not a number raises
+    ContractBroken.
     """
     begun, steps = checkpoints.latest(engine) or State(0), len(plans)
-    book = Logbook(checkpoints.feed, begun.history)
+    book = Logbook(checkpoints.feed if engine.team.leads else None, begun.history)
     for at, micro_batches in islice(enumerate(plans), begun.step, steps):
         rows = [row for micro in micro_batches for row in micro]
         figures = accumulate(engine, micro_batches, lesson(rows))
-        if not math.isfinite(figures["loss"]):
-            raise TrainingFailed(
-                f"step {at + 1} of {steps}: the loss is {figures['loss']}; "
-                "lower the learning rate or use float32"
-            )
+        finite(figures, at, steps)
         book.note(at, steps, figures | step(engine, training, at, steps))
         checkpoints.save(engine, State(at + 1, book.history), is_last=at + 1 == steps)
     return book.history

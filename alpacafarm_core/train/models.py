@@ -117,11 +117,19 @@ def begin(machine: Machine) -> torch.device:
     return torch.device(f"cuda:{number}" if kind == "cuda" and number else kind)
 
 
+def precision(machine: Machine) -> str:
+    """float32, or bfloat16 where the machine asks for it or is quicker with it."""
+    if machine.precision != "auto":
+        return machine.precision
+    is_gpu = begin(machine).type == "cuda"
+    fast = torch.cuda.is_bf16_supported() if is_gpu else _cpu_has_bfloat16()
+    return "bfloat16" if fast else "float32"
+
+
 def autocast(machine: Machine) -> AbstractContextManager[Any]:
-    """bfloat16 autocast where the machine asks for it or is quicker with it, else nothing."""
+    """Autocast to the machine's precision; nothing where that is float32."""
     device = begin(machine).type
-    fast = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_has_bfloat16()
-    if machine.precision == "float32" or (machine.precision == "auto" and not fast):
+    if precision(machine) == "float32":
         return nullcontext()
     return torch.autocast(device, torch.bfloat16)
 

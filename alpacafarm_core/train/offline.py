@@ -8,7 +8,7 @@ training. Left out: dropout is on where a model has any, and only then do micro-
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import cycle
+from itertools import compress, cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from alpacafarm_core.train.batches import (
     responses_of,
 )
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
+from alpacafarm_core.train.contracts import Origin, sound, unstuck
 from alpacafarm_core.train.descent import descend
 from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_logprobs
@@ -40,10 +41,11 @@ log = logging.getLogger("alpacafarm.training")
 
 
 class Material(NamedTuple):
-    """What is learned from, and how many rows were left out and why."""
+    """What is learned from, how many rows were left out and why, and how many are odd."""
 
     examples: list[Example]
     left_out: dict[str, int]
+    odd: dict[str, int]
 
 
 class Course(NamedTuple):
@@ -71,7 +73,7 @@ def train(
     `models[1]` is the reference, None the start itself; it is loaded only if the loss asks for it.
     Returns rows used and left out, and `steps`, a list of figures for each optimiser step. Goes on
     from a checkpoint beside `out`. Raises TrainingFailed when nothing is left to learn from or a
-    figure is not a number, BadInput when the checkpoint is of something else.
+    contract is broken, BadInput when the checkpoint is of something else.
     """
     with together(machine) as team, torch.random.fork_rng():
         torch.manual_seed(objective.training.seed)
@@ -86,7 +88,8 @@ def train(
         recipe = origin(models, material.examples, objective, machine)
         steps = _descended(course, Checkpoints(out, recipe, machine), lambda: save(policy, out))
     log.debug("rank %d of %d is done", *team)
-    return {"rows": len(material.examples), **material.left_out, "steps": steps}
+    counts = {"rows": len(material.examples)} | material.left_out | material.odd
+    return {**counts, "steps": steps}
 
 
 def _descended(
@@ -98,6 +101,7 @@ def _descended(
     plans = list(plan(examples, training, course.machine.micro_batch))
     course.model.train()
     steps = descend(engine, training, plans, partial(lesson, course), checkpoints)
+    unstuck(steps, training.batch)
     course.model.eval()
     with engine.whole():
         if engine.team.leads:
@@ -107,11 +111,13 @@ def _descended(
 
 def read(data: pl.DataFrame, tokenizer: Any, objective: Objective) -> Material:
     """The examples the objective's view asks for, without those longer than `max_length`."""
-    rows = labelled(data) if _is_of_pairs(objective) else data
+    numbered = data.with_row_index("row")
+    rows = labelled(numbered) if _is_of_pairs(objective) else numbered
     make = pairs if _is_of_pairs(objective) else demonstrations
     examples = make(rows, tokenizer)
     longest = objective.training.max_length
-    kept: list[Example] = [example for example in examples if example.length <= longest]
+    fits = [example.length <= longest for example in examples]
+    kept: list[Example] = list(compress(examples, fits))
     left_out = {"undecided": data.height - rows.height, "too_long": len(examples) - len(kept)}
     for reason, count in left_out.items():
         if count:
@@ -121,7 +127,9 @@ def read(data: pl.DataFrame, tokenizer: Any, objective: Objective) -> Material:
             f"none of {data.height} rows can be learned from ({left_out}); "
             f"raise max_length ({longest}) or give other data"
         )
-    return Material(kept, left_out)
+    whence = rows.select("row", "instruction").filter(pl.Series(fits, dtype=pl.Boolean))
+    odd = sound(kept, tokenizer.eos_token_id, Origin(*whence))
+    return Material(kept, left_out, odd)
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ off throughout.
 """
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,12 +33,21 @@ from alpacafarm_core.train.batches import (
     tokenizer_digest,
 )
 from alpacafarm_core.train.checkpoint import Checkpoints, State, origin
+from alpacafarm_core.train.contracts import agreeing, finite, near
 from alpacafarm_core.train.descent import step
 from alpacafarm_core.train.engine import Engine, Learn, accumulate, engaged, gathered, together
 from alpacafarm_core.train.forward import judged, response_logprobs, response_values
 from alpacafarm_core.train.logbook import Logbook
-from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, load_scorer, save
-from alpacafarm_core.train.rollouts import Rollouts, described, held, joined, restored
+from alpacafarm_core.train.models import (
+    Loaded,
+    autocast,
+    begin,
+    load_policy,
+    load_scorer,
+    precision,
+    save,
+)
+from alpacafarm_core.train.rollouts import Rollouts, agreement, described, held, joined, restored
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -70,8 +78,8 @@ def roll_out(
 
     `models` are the folders of the start, the reward model and the reference (None: the start).
     Returns prompts used and left out as too long, and `steps`, the figures of each step. Goes on
-    from a checkpoint beside `out`. Raises TrainingFailed when a figure is not a number or no prompt
-    is short enough, BadInput when the checkpoint is of something else.
+    from a checkpoint beside `out`. Raises TrainingFailed when no prompt is short enough or a
+    contract is broken, BadInput when the checkpoint is of something else.
     """
     with together(machine), torch.random.fork_rng():
         torch.manual_seed(objective.training.seed)
@@ -180,7 +188,8 @@ def _run(
     """All steps, or those that a checkpoint leaves; rollouts in hand are learned from first."""
     objective, engine = course.objective, course.engine
     begun = checkpoints.latest(engine) or State(0, numbers={"kl_coef": objective.kl.coef})
-    coef, book = begun.numbers["kl_coef"], Logbook(checkpoints.feed, begun.history)
+    feed = checkpoints.feed if engine.team.leads else None
+    coef, book = begun.numbers["kl_coef"], Logbook(feed, begun.history)
     drawn = _endless(prompts, objective.training.seed)
     in_hand = restored(begun.tensors) if begun.tensors else None
     for at in range(objective.steps):
@@ -192,9 +201,10 @@ def _run(
         checkpoints.save(engine, State(at, book.history, numbers, held(rollouts)))
         taught = learned(rollouts, coef, objective)
         fit = rl.explained_variance(rollouts.values, taught.returns, rollouts.mask)
-        figures = numbers | described(rollouts) | {"explained_variance": float(fit)}
+        figures = numbers | _sound(course, rollouts, at) | {"explained_variance": float(fit)}
         figures |= _improve(course, rollouts, taught, at)
-        book.note(at, objective.steps, _checked(figures, at))
+        finite(figures, at, objective.steps)
+        book.note(at, objective.steps, figures)
         coef = rl.adapted(coef, _nats(rollouts, objective), objective.kl.target)
         state, is_last = State(at + 1, book.history, {"kl_coef": coef}), at + 1 == objective.steps
         checkpoints.save(engine, state, is_last)
@@ -262,13 +272,14 @@ def _nats(rollouts: Rollouts, objective: ProximalObjective) -> float:
     return float((found * rollouts.mask).sum(1).mean())
 
 
-def _checked(figures: dict[str, float], at: int) -> dict[str, float]:
-    wrong = [name for name, figure in figures.items() if not math.isfinite(figure)]
-    if wrong:
-        raise TrainingFailed(
-            f"step {at + 1}: {', '.join(wrong)} not a number; lower the learning rate"
-        )
-    return figures
+def _sound(course: Course, rollouts: Rollouts, at: int) -> dict[str, float]:
+    """What rollouts are like, found fit to learn from; raises ContractBroken where they are not."""
+    gap, figures = agreement(rollouts), described(rollouts)
+    if gap:
+        agreeing(gap, precision(course.machine), at)
+    finite(figures, at, course.objective.steps)
+    near(figures["kl"], course.objective.kl.limit, at)
+    return figures | gap
 
 
 def _prompts(instructions: pl.DataFrame, course: Course) -> list[list[int]]:

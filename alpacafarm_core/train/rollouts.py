@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import Tokens
+from alpacafarm_core.train.contracts import gap
 
 PER_TOKEN = ("sampled", "mask", "logprobs", "ref_logprobs", "entropies", "values")
 PER_RESPONSE = ("scores", "finished")
@@ -59,6 +60,12 @@ def described(rollouts: Rollouts) -> dict[str, float]:
         "tokens": float(mask.sum()),
         "eos_rate": float(rollouts.finished.float().mean()),
     }
+
+
+def agreement(rollouts: Rollouts) -> dict[str, float]:
+    """How far sampler and trainer are apart; nothing where the sampler told no probabilities."""
+    told = rollouts.mask.bool() & rollouts.sampled.isfinite()
+    return gap(rollouts.sampled, rollouts.logprobs, told) if told.any() else {}
 
 
 def held(rollouts: Rollouts) -> dict[str, Tensor]:
