@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, cached_property, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,6 +62,11 @@ def ledger() -> Ledger:
         return _ledger(_store(root()).root / "ledger.sqlite")
 
 
+def unfinished() -> Path:
+    """Where the stage that runs now keeps what it could go on from, if it were stopped."""
+    return store().unfinished(_making.get())
+
+
 @contextmanager
 def opened(folder: Path) -> Iterator[tuple[Store | None, Ledger]]:
     """A store and its ledger to look into, without making either where there is none."""
@@ -95,6 +101,7 @@ def _purse_of(dollars: str) -> Purse:
     return Purse(limit)
 
 
+_making: ContextVar[Artifact] = ContextVar("making")
 # `cache` alone lets several threads open at the same time.
 _opening = threading.Lock()
 _store, _ledger, _purse = cache(Store), cache(Ledger), cache(_purse_of)
@@ -150,8 +157,11 @@ class Stage(Generic[P, A]):
         return run
 
     def _made(self, artifact: A, arguments: dict[str, Any]) -> A:
-        started = time.time()
-        content = self.make(**arguments)  # type: ignore[call-arg]
+        started, making = time.time(), _making.set(artifact)
+        try:
+            content = self.make(**arguments)  # type: ignore[call-arg]
+        finally:
+            _making.reset(making)
         made = content if isinstance(content, Made) else Made(content)
         recipe = Recipe.of(self.name, self.version, arguments)
         manifest = store().write(artifact, made, recipe, started)

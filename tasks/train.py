@@ -1,5 +1,6 @@
 """Weights. The heavy work is a job: in this process on a CPU, in one of its own on a GPU."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import Objective, ProximalObjective
 from alpacafarm_core.settings import Fitting
 from alpacafarm_core.store import Made
-from alpacafarm_core.train.job import call
+from alpacafarm_core.train.job import call_together
 from alpacafarm_core.weights import Policy, RewardModel
-from tasks.stage import stage, store
+from tasks.stage import stage, store, unfinished
 
 METRICS = "metrics.parquet"
 
@@ -54,9 +55,13 @@ def _weights(
     rows: pl.DataFrame,
     settings: Fitting | Objective | ProximalObjective,
 ) -> Made:
-    """Weights in a scratch folder, with the figures of every step beside them as Parquet."""
-    out = store().scratch()
-    machine = Machine.here()
-    notes: dict[str, Any] = call(function, models, out, rows, settings, machine=machine)
+    """Weights, with the figures of every step beside them as Parquet.
+
+    Checkpoints lie beside the folder of the weights until they are finished, so a stage that was
+    stopped goes on.
+    """
+    out, machine = unfinished() / "weights", Machine.here()
+    shutil.rmtree(out, ignore_errors=True)
+    notes: dict[str, Any] = call_together(function, models, out, rows, settings, machine=machine)
     pl.DataFrame(notes.pop("steps", [])).write_parquet(out / METRICS)
     return Made(out, notes)

@@ -189,7 +189,8 @@ def share(micro_batches: MicroBatches, team: Team) -> list[tuple[Sequence[int], 
 def together(machine: Machine) -> Iterator[Team]:
     """The processes of this run, able to talk to each other until the end of the block."""
     team = Team.here()
-    if team.size == 1 and not machine.zero:
+    is_open = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if is_open or (team.size == 1 and not machine.zero):
         yield team
         return
     from alpacafarm_core.train.zero import connect

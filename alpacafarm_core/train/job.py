@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,12 +28,14 @@ from typing import Any
 import polars as pl
 
 from alpacafarm_core import errors
-from alpacafarm_core.errors import TrainingFailed
+from alpacafarm_core.errors import BadInput, TrainingFailed
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.values import Value
 
 CALL, RESULT, ROWS = "call.json", "result.json", "result.parquet"
+
+TOGETHER = ("reward:fit", "train.offline:train", "train.online:roll_out")
 
 # One job at a time in this process: loading a model is not safe in several threads at once.
 HERE = threading.Lock()
@@ -44,6 +47,13 @@ def call(function: str, *arguments: Any, machine: Machine) -> Any:
     Raises TrainingFailed when a process of its own dies or outlives `machine.deadline` seconds.
     """
     return call_each(function, [arguments], machine)[0]
+
+
+def call_together(function: str, *arguments: Any, machine: Machine) -> Any:
+    """The same for a training, which the machine may have several processes do together."""
+    if machine.trains_together():
+        return _call_apart(function, arguments, machine)
+    return call(function, *arguments, machine=machine)
 
 
 def call_each(function: str, calls: Sequence[tuple[Any, ...]], machine: Machine) -> list[Any]:
@@ -72,15 +82,26 @@ def _enlist(master: int) -> None:
     _follow(master)
 
 
-def _follow(master: int) -> None:
-    """Let this process end soon after its master does."""
+def _follow(master: int, is_here: bool = True) -> None:
+    """Let this process end soon after its parent does, or its master where that one runs here."""
+    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == master:
+        while os.getppid() == parent and not (is_here and _is_gone(master)):
             time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _work(function: str, arguments: tuple[Any, ...], machine: Machine) -> Any:
@@ -98,12 +119,15 @@ def _awaited(sent: "Future[Any]", function: str) -> Any:
 
 
 def _call_apart(function: str, arguments: tuple[Any, ...], machine: Machine) -> Any:
-    with tempfile.TemporaryDirectory(prefix="alpacafarm-") as name:
+    # Other machines see the store, but not this one's temporary files.
+    within = arguments[1].parent if machine.hostfile else None
+    with tempfile.TemporaryDirectory(prefix="alpacafarm-", dir=within) as name:
         folder = Path(name)
         held = [_packed(each, folder, i) for i, each in enumerate((*arguments, machine))]
         asked = {"function": function, "arguments": held, "master": os.getpid()}
+        asked["host"] = socket.gethostname()
         (folder / CALL).write_text(json.dumps(asked))
-        _run(folder, function, machine.deadline)
+        _run([*launcher(machine, function), str(folder)], function, folder, machine.deadline)
         if (folder / ROWS).is_file():
             return pl.read_parquet(folder / ROWS)
         match json.loads((folder / RESULT).read_text()):
@@ -113,18 +137,49 @@ def _call_apart(function: str, arguments: tuple[Any, ...], machine: Machine) -> 
                 return result
 
 
-def _run(folder: Path, function: str, deadline: float) -> None:
-    words = [sys.executable, "-m", "alpacafarm_core.train.job", str(folder)]
-    try:
-        subprocess.run(words, check=True, timeout=deadline)
-    except subprocess.TimeoutExpired as error:
-        raise TrainingFailed(
-            f"{function} ran past {deadline:.0f} s and was stopped; raise ALPACAFARM_DEADLINE"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise TrainingFailed(
-            f"{function} ended with status {error.returncode}; its words are above"
-        ) from error
+def launcher(machine: Machine, function: str) -> list[str]:
+    """The words that start a job: alone, or a training in several processes here or elsewhere."""
+    job, python = "alpacafarm_core.train.job", [sys.executable, "-m"]
+    if not machine.trains_together() or function not in TOGETHER:
+        return [*python, job]
+    if machine.hostfile:
+        hosts = ["--hostfile", machine.hostfile, "--master_addr", _first(machine.hostfile)]
+        options = ["--no_ssh_check", "--no_local_rank", "--module"]
+        return [*python, "deepspeed.launcher.runner", *hosts, *options, job]
+    here = ["--standalone", "--nproc_per_node", str(machine.processes), "--module"]
+    return [*python, "torch.distributed.run", *here, job]
+
+
+def _first(hostfile: str) -> str:
+    """The machine where all meet: the hostfile's first; raises BadInput where it names none."""
+    file = Path(hostfile)
+    lines = file.read_text().splitlines() if file.is_file() else []
+    for line in lines:
+        if named := line.partition("#")[0].split():
+            return named[0]
+    raise BadInput(f"{hostfile}: no machine in it; write lines as `worker-1 slots=8`")
+
+
+def _run(words: Sequence[str], function: str, folder: Path, deadline: float) -> None:
+    """Run a process group until it ends or its time is over."""
+    with subprocess.Popen(words, start_new_session=True, env=_surroundings()) as process:
+        try:
+            status = process.wait(deadline)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise TrainingFailed(
+                f"{function} ran past {deadline:.0f} s and was stopped; raise ALPACAFARM_DEADLINE"
+            ) from error
+    if status and not (folder / RESULT).is_file():
+        raise TrainingFailed(f"{function} ended with status {status}; its words are above")
+
+
+def _surroundings() -> dict[str, str]:
+    """The environment with this Python's programs first: DeepSpeed calls some of them by name."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path}
 
 
 def _found(thing: str) -> Any:
@@ -166,18 +221,29 @@ def _unpacked(held: dict[str, Any], folder: Path) -> Any:
 
 
 def _serve(folder: Path) -> None:
-    asked = json.loads((folder / CALL).read_text())
-    _follow(asked["master"])
+    """Do what the folder asks; of several processes the first writes the result, any an error."""
+    asked, leads = json.loads((folder / CALL).read_text()), os.environ.get("RANK", "0") == "0"
+    _follow(asked["master"], is_here=asked["host"] == socket.gethostname())
     arguments = [_unpacked(held, folder) for held in asked["arguments"]]
     try:
         result = _found(asked["function"])(*arguments)
     except errors.FarmError as error:
         said = {"error": type(error).__name__, "message": str(error)}
-    else:
-        if isinstance(result, pl.DataFrame):
-            return result.write_parquet(folder / ROWS)
-        said = {"result": result}
-    (folder / RESULT).write_text(json.dumps(said))
+        _write(folder, said)
+        # The others may wait for this one; the launcher ends them when it sees the status.
+        sys.exit(error.exit_code)
+    if not leads:
+        return
+    if isinstance(result, pl.DataFrame):
+        return result.write_parquet(folder / ROWS)
+    _write(folder, {"result": result})
+
+
+def _write(folder: Path, said: dict[str, Any]) -> None:
+    """Whole, or not at all."""
+    draft = folder / f"{RESULT}-{os.getpid()}"
+    draft.write_text(json.dumps(said))
+    draft.rename(folder / RESULT)
 
 
 if __name__ == "__main__":

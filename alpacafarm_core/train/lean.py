@@ -34,6 +34,7 @@ def suits(model: Any) -> bool:
         and not (configuration.attention_bias or configuration.mlp_bias)
         and not configuration.attention_dropout
         and all(_is_plain(layer) for layer in layers)
+        and not hasattr(first.q_proj.weight, "ds_id")  # DeepSpeed may keep it elsewhere
         and (first.q_proj.weight.device.type, first.q_proj.weight.dtype) == ("cpu", torch.float32)
     )
 

@@ -8,10 +8,11 @@ whole in every process. Imported only in a job with several processes.
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ def connect(machine: Machine) -> None:
         os.environ.setdefault(name, value)
     # DeepSpeed builds its operators with the ninja of this environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # What its own calls of torch will one day be called.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import deepspeed
 
     deepspeed.init_distributed("gloo" if on_cpu else "nccl", verbose=False)
@@ -50,10 +53,11 @@ class Zero:
         self.team = Team.here()
         everybody = _Everybody(models)
         weights = [weight for _, weight in learning(models)]
+        width = next(m.config.hidden_size for m in cast("Sequence[Any]", models))
         self.engine, self.optimiser, *_ = deepspeed.initialize(
             model=everybody,
             optimizer=adamw(weights, training),
-            config=configuration(training, machine),
+            config=configuration(training, machine, width),
         )
         self.stage = machine.zero
 
@@ -126,15 +130,18 @@ class _Everybody(nn.Module):
         return look()
 
 
-def configuration(training: Training, machine: Machine) -> dict[str, Any]:
-    """What DeepSpeed is told; batches and precision are ours."""
+def configuration(training: Training, machine: Machine, width: int) -> dict[str, Any]:
+    """What DeepSpeed is told; batches and precision are ours.
+
+    Weights of at most ten times the model's width, norms above all, stay in every process.
+    """
     zero: dict[str, Any] = {
         "stage": machine.zero or 2,
         "overlap_comm": False,
         "contiguous_gradients": True,
         "reduce_bucket_size": 50_000_000,
         "allgather_bucket_size": 50_000_000,
-        "stage3_param_persistence_threshold": 100_000,
+        "stage3_param_persistence_threshold": 10 * width,
     }
     if machine.offload:
         zero["offload_optimizer"] = {"device": "cpu"}
