@@ -20,15 +20,14 @@ CHARTED, POINTS = 3, 60
 
 
 @contextmanager
-def following(feed: Path, title: str) -> Iterator[None]:
-    """Show what a job writes to `feed` while this is open; `title` is the stage.
+def following(feed: Path, stage: str, run: str) -> Iterator[None]:
+    """Show what a job writes to `feed` while this is open; `run` tells one of a stage from others.
 
     Raises BadInput when a sink is asked for that is not installed. The feed is gone afterwards.
     """
-    run = feed.name.partition(".")[0]
-    listeners: list[Listener] = [shown(title), *sinks.opened(title, run)]
+    listeners: list[Listener] = [shown(stage), *sinks.opened(stage, run)]
     if in_flow_run():
-        listeners.append(Page(title))
+        listeners.append(Page(stage))
     with followed(feed, listeners):
         yield
     feed.unlink(missing_ok=True)

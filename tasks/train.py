@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from alpacafarm_core import plots
 from alpacafarm_core.artifacts import Demonstrations, Instructions, Preferences
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import Objective, ProximalObjective
@@ -13,9 +14,10 @@ from alpacafarm_core.settings import Fitting
 from alpacafarm_core.store import Made
 from alpacafarm_core.train.job import call_together
 from alpacafarm_core.weights import Policy, RewardModel
+from tasks.progress import following, publish
 from tasks.stage import stage, store, unfinished
 
-METRICS = "metrics.parquet"
+METRICS, PLOT = "metrics.parquet", "metrics.png"
 
 
 @stage(RewardModel, version=1)
@@ -55,13 +57,21 @@ def _weights(
     rows: pl.DataFrame,
     settings: Fitting | Objective | ProximalObjective,
 ) -> Made:
-    """Weights, with the figures of every step beside them as Parquet.
+    """Weights, with the figures of every step beside them as Parquet and as a plot.
 
     Checkpoints lie beside the folder of the weights until they are finished, so a stage that was
     stopped goes on.
     """
     out, machine = unfinished() / "weights", Machine.here()
     shutil.rmtree(out, ignore_errors=True)
-    notes: dict[str, Any] = call_together(function, models, out, rows, settings, machine=machine)
-    pl.DataFrame(notes.pop("steps", [])).write_parquet(out / METRICS)
+    verb, feed = function.partition(":")[2], out.with_name(f"{out.name}.progress.jsonl")
+    with following(feed, verb, run=out.parent.name):
+        notes: dict[str, Any] = call_together(
+            function, models, out, rows, settings, machine=machine
+        )
+    history = pl.DataFrame(notes.pop("steps", []), infer_schema_length=None)
+    history.write_parquet(out / METRICS)
+    if plot := plots.steps(history):
+        (out / PLOT).write_bytes(plot)
+        publish(verb, history, plot)
     return Made(out, notes)

@@ -111,7 +111,7 @@ def test_a_sink_that_is_not_installed_is_refused_with_the_extra_to_install(
     monkeypatch.setenv(f"ALPACAFARM_{package.upper()}", "anything")
     with pytest.raises(BadInput, match=rf"pip install 'alpacafarm\[{package}\]'"):
         sinks.check()
-    with pytest.raises(BadInput), progress.following(tmp_path / "x.progress.jsonl", "train"):
+    with pytest.raises(BadInput), progress.following(tmp_path / "feed", "train", "7f3a"):
         raise AssertionError("the job must not begin")
 
 
@@ -121,13 +121,13 @@ def test_figures_go_to_the_sinks_that_the_environment_names(monkeypatch, tmp_pat
     monkeypatch.syspath_prepend(tmp_path / "packages")
     monkeypatch.setenv("ALPACAFARM_TENSORBOARD", "board")
     monkeypatch.setenv("ALPACAFARM_WANDB", "farm")
-    with progress.following(tmp_path / "7f3a.progress.jsonl", "train"):
-        Logbook(tmp_path / "7f3a.progress.jsonl").note(0, 1, {"loss": 0.5})
+    with progress.following(tmp_path / "feed", "train", "7f3a"):
+        Logbook(tmp_path / "feed").note(0, 1, {"loss": 0.5})
     lines = said.read_text().splitlines()
     assert "writer board/train-7f3a" in lines and "scalar loss 0.5 0" in lines
     assert "init farm train train-7f3a" in lines and "log 0.5 0" in lines
     assert {"flush", "close", "finish"} <= set(lines)
-    assert not (tmp_path / "7f3a.progress.jsonl").exists()
+    assert not (tmp_path / "feed").exists()
 
 
 def test_no_sink_is_open_unless_asked_for(monkeypatch):
@@ -142,8 +142,8 @@ def test_a_flow_run_has_a_progress_artifact_that_ends_at_100_percent(prefect, tm
 
     @flow
     def training() -> None:
-        with progress.following(tmp_path / "7f3a.progress.jsonl", "rehearse"):
-            Logbook(tmp_path / "7f3a.progress.jsonl").note(1, 2, {"loss": 0.5})
+        with progress.following(tmp_path / "feed", "rehearse", "7f3a"):
+            Logbook(tmp_path / "feed").note(1, 2, {"loss": 0.5})
 
     training()
     with get_client(sync_client=True) as client:
