@@ -1,14 +1,13 @@
 """Examples in a file: what comes back is what was put in, and hardly any of it is in memory."""
 
 from itertools import chain
-from pathlib import Path
 
 import polars as pl
 import pytest
 
 from alpacafarm_core.settings import Training
 from alpacafarm_core.train.batches import alike, plan
-from alpacafarm_core.train.corpus import Corpus, in_parts
+from alpacafarm_core.train.corpus import Corpus
 from alpacafarm_core.train.models import load_tokenizer
 from alpacafarm_core.train.tokens import (
     Pair,
@@ -64,16 +63,6 @@ def test_plans_of_a_corpus_are_those_of_its_list_without_reading_it(monkeypatch)
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory):
     return load_tokenizer(tiny_model(tmp_path_factory.mktemp("tiny")))
-
-
-def test_rows_in_parts_from_a_frame_or_a_file_are_those_rows(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("alpacafarm_core.train.corpus.PART", 3)
-    rows = preferences(2)
-    rows.write_parquet(tmp_path / "rows.parquet")
-    for source in (rows, tmp_path / "rows.parquet"):
-        parts = list(in_parts(source, ["output_1", "output_1_ids", "preference"]))
-        assert [part.height for part in parts] == [3, 3, 2]
-        assert pl.concat(parts).equals(rows.select("output_1", "output_1_ids", "preference"))
 
 
 def test_examples_of_parts_are_those_of_the_whole(tokenizer):

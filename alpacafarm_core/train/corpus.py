@@ -9,16 +9,11 @@ of the file in the process.
 import os
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import overload
-
-import polars as pl
-from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
 from alpacafarm_core.train.tokens import Example, Pair, Tokens
 
-PART = 10_000  # rows of a table in memory at a time
 SAME = -1  # in place of a pair's second prompt, where it is the first one again
 ALONE = -2  # in place of a second prompt, where there is no pair
 Parts = tuple[int, int, int, int]
@@ -112,18 +107,6 @@ class _Ids:
         ids = array("i")
         ids.frombytes(os.pread(self.file.fileno(), 4 * count, 4 * start))
         return ids.tolist()
-
-
-def in_parts(rows: pl.DataFrame | Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """These columns of a frame or of a Parquet file, some thousand rows in memory at a time."""
-    if isinstance(rows, pl.DataFrame):
-        yield from rows.select(columns).iter_slices(PART)
-        return
-    with ParquetFile(rows) as file:
-        for batch in file.iter_batches(PART, columns=list(columns)):
-            part = pl.from_arrow(batch)
-            assert isinstance(part, pl.DataFrame)
-            yield part
 
 
 def _laid(example: Example) -> tuple["array[int]", Parts]:

@@ -7,13 +7,15 @@ tokenizer is tokenised.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
 from alpacafarm_core.prompts import render
 
 OPENING = 8
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
 
 class Tokens(NamedTuple):
@@ -94,7 +96,7 @@ def demonstrations(rows: pl.DataFrame, tokenizer: Any) -> list[Tokens]:
     return encode(rows, "output", tokenizer)
 
 
-def labelled(preferences: pl.DataFrame) -> pl.DataFrame:
+def labelled(preferences: Frame) -> Frame:
     """The pairs with a decision, 1 or 2; ties, graded and missing labels are left out."""
     return preferences.filter(pl.col("preference").is_in([1.0, 2.0]))
 
