@@ -3,24 +3,28 @@
 A sample is known by the policy's weights, its prompt's ids, the sampling (how many are drawn
 included), the seed and its index within the prompt. Were the number left out, best-of-n and a plain
 answer drawn at the same time would share samples, and which batch drew them, so their last bits,
-would be a matter of timing. Unknown ones are drawn in chunks, in row order, and remembered after
-each chunk.
+would be a matter of timing. Draws are looked up, sampled, remembered and handed on in chunks, in
+row order: however many there are, only a few chunks are ever held, and a kill loses no more.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from alpacafarm_core.artifacts import Candidates
+from alpacafarm_core import parts
+from alpacafarm_core.artifacts import REAL, Candidates, Columns
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import Ledger, digest
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.recipe import file_digest
-from alpacafarm_core.sampler import Sample, Sampler
+from alpacafarm_core.sampler import Batch, Sample, Sampler
+from alpacafarm_core.scoring import scorer
 from alpacafarm_core.search import best
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.train.batches import prompt_ids, prompt_texts, tokenizer_digest
@@ -28,6 +32,7 @@ from alpacafarm_core.train.models import begin, load_policy, load_tokenizer
 from alpacafarm_core.weights import BestOf
 
 CHUNK = 512
+WITH_SCORE = {**Candidates.columns, "score": REAL}
 
 
 class Draw(NamedTuple):
@@ -40,30 +45,42 @@ class Draw(NamedTuple):
     key: str
 
 
+class Chunk(NamedTuple):
+    """Draws that are looked up, drawn and remembered together, and what was known of them."""
+
+    draws: list[Draw]
+    known: dict[str, Sample]
+
+    @property
+    def unknown(self) -> list[Draw]:
+        """Those that no one has drawn before."""
+        return [draw for draw in self.draws if draw.key not in self.known]
+
+
+class Written(NamedTuple):
+    """Draws and the sample of each."""
+
+    draws: list[Draw]
+    samples: list[Sample]
+
+
 def generate(
     policy: Path, rows: pl.DataFrame, sampling: Sampling, ledger: Ledger, machine: Machine
 ) -> pl.DataFrame:
     """`sampling.n` answers of the policy in a folder to each row of Instructions, as Candidates."""
-    tokenizer = load_tokenizer(policy)
-    draws = _draws(policy, rows, sampling, tokenizer)
-    held = ledger.samples_known([draw.key for draw in draws])
-    known = {key: _unpacked(body) for key, body in held.items()}
-    unknown = [draw for draw in draws if draw.key not in known]
-    if unknown:
-        sampler = open_sampler(policy, longest(draws, sampling), machine)
-        for chunk in _chunks(unknown):
-            found = sampler.sample(
-                [draw.prompt for draw in chunk], sampling, [draw.seed for draw in chunk]
-            )
-            fresh = {draw.key: sample for draw, sample in zip(chunk, found, strict=True)}
-            ledger.append_samples({key: _packed(sample) for key, sample in fresh.items()})
-            known.update(fresh)
-        sampler.close()
-    answers = [known[draw.key] for draw in draws]
-    name = pl.lit(f"{policy.parent.name}/{policy.name}")
-    asked = {name: pl.lit(value) for name, value in sampling.model_dump(exclude={"n"}).items()}
-    table = _table(rows, draws, answers, tokenizer).with_columns(generator=name, **asked)
-    return table.select(pl.col(name).cast(kind) for name, kind in Candidates.columns.items())
+    return _whole(answers(policy, rows, sampling, ledger, machine), Candidates.columns)
+
+
+def write(
+    policy: Path,
+    rows: pl.DataFrame,
+    sampling: Sampling,
+    ledger: Ledger,
+    out: Path,
+    machine: Machine,
+) -> int:
+    """The same as Parquet in the file `out`, never held whole; how many answers there are."""
+    return parts.lay(answers(policy, rows, sampling, ledger, machine), Candidates.columns, out)
 
 
 def best_of(
@@ -78,24 +95,71 @@ def best_of(
     `models` are the policy and the reward model; draws use the temperature and nucleus of the
     BestOf, everything else is the Sampling's. `sampling.n` best ones come from n draws each.
     """
-    from alpacafarm_core.reward import score
+    return _whole(best_answers(models, rows, asked, ledger, machine), WITH_SCORE)
 
+
+def write_best(
+    models: tuple[Path, Path],
+    rows: pl.DataFrame,
+    asked: tuple[Sampling, BestOf],
+    ledger: Ledger,
+    out: Path,
+    machine: Machine,
+) -> int:
+    """The same without the reward, as Parquet in the file `out`; draws are dropped once scored."""
+    return parts.lay(best_answers(models, rows, asked, ledger, machine), Candidates.columns, out)
+
+
+def answers(
+    policy: Path, rows: pl.DataFrame, sampling: Sampling, ledger: Ledger, machine: Machine
+) -> Iterator[pl.DataFrame]:
+    """Candidates, a chunk at a time in row order; each chunk is remembered before it is given."""
+    tokenizer = load_tokenizer(policy)
+    texts = prompt_texts(rows)
+    prompts = prompt_ids(tokenizer, texts)
+    lengths = [len(prompt) for prompt in prompts]
+    _check_lengths(policy, lengths, sampling)
+    longest = max(lengths, default=0) + sampling.max_tokens
+    chunks = _chunks(_draws(policy, texts, prompts, sampling), ledger)
+    same = {
+        "tokenizer": tokenizer_digest(tokenizer),
+        "generator": f"{policy.parent.name}/{policy.name}",
+        **sampling.model_dump(exclude={"n"}),
+    }
+    for written in _written(
+        chunks, sampling, ledger, lambda: open_sampler(policy, longest, machine)
+    ):
+        table = _table(rows, written, tokenizer).with_columns(
+            **{name: pl.lit(value) for name, value in same.items()}
+        )
+        yield table.select(pl.col(name).cast(kind) for name, kind in Candidates.columns.items())
+
+
+def best_answers(
+    models: tuple[Path, Path],
+    rows: pl.DataFrame,
+    asked: tuple[Sampling, BestOf],
+    ledger: Ledger,
+    machine: Machine,
+) -> Iterator[pl.DataFrame]:
+    """Candidates with the highest reward of n draws each, and their `score`, as they are found."""
     (policy, reward), (sampling, decode) = models, asked
     draw = sampling.replace(
         n=decode.n * sampling.n, temperature=decode.temperature, top_p=decode.top_p
     )
-    drawn = generate(policy, rows, draw, ledger, machine)
-    scored = drawn.with_columns(score=pl.Series(score(reward, drawn, machine), dtype=pl.Float64))
-    scores = scored["score"].to_list()
-    winners = [
-        start + best(scores[start : start + decode.n]) for start in range(0, len(scores), decode.n)
-    ]
-    index = [place % sampling.n for place in range(len(winners))]
-    return scored[winners].with_columns(sample_index=pl.Series(index, dtype=pl.Int64))
+    with scorer(reward, machine) as judge:
+        left = pl.DataFrame(schema=WITH_SCORE)
+        for drawn in answers(policy, rows, draw, ledger, machine):
+            found = pl.Series("score", judge.score(drawn), dtype=pl.Float64)
+            scored = pl.concat([left, drawn.with_columns(found)])
+            whole = scored.height - scored.height % decode.n
+            yield _winners(scored[:whole], decode.n)
+            left = scored[whole:]
 
 
 def open_sampler(policy: Path, longest: int, machine: Machine) -> Sampler:
     """An engine with the policy of a folder, for sequences of up to `longest` tokens."""
+    machine.claim()
     if wants_vllm(machine):
         from alpacafarm_core.vllm_engine import VLLMSampler
 
@@ -129,24 +193,16 @@ def weights_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def longest(draws: Sequence[Draw], sampling: Sampling) -> int:
-    """Tokens of the longest prompt with the longest answer to it."""
-    return max(len(draw.prompt) for draw in draws) + sampling.max_tokens
-
-
-def _draws(policy: Path, rows: pl.DataFrame, sampling: Sampling, tokenizer: Any) -> list[Draw]:
+def _draws(
+    policy: Path, texts: Sequence[str], prompts: Sequence[list[int]], sampling: Sampling
+) -> Iterator[Draw]:
     """Every sample asked for, row by row."""
-    texts = prompt_texts(rows)
-    ids = prompt_ids(tokenizer, texts)
-    _check_lengths(policy, [len(prompt) for prompt in ids], sampling)
     weights, drawn = weights_digest(policy), sampling.model_dump_json()
-    draws = []
-    for row, (text, prompt) in enumerate(zip(texts, ids, strict=True)):
+    for row, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
         written = json.dumps(prompt)
         for index in range(sampling.n):
             key = digest("sample", weights, written, drawn, index)
-            draws.append(Draw(row, index, prompt, seed_of(sampling.seed, text, index), key))
-    return draws
+            yield Draw(row, index, prompt, seed_of(sampling.seed, text, index), key)
 
 
 def _check_lengths(policy: Path, lengths: Sequence[int], sampling: Sampling) -> None:
@@ -159,28 +215,78 @@ def _check_lengths(policy: Path, lengths: Sequence[int], sampling: Sampling) -> 
             )
 
 
-def _chunks(draws: Sequence[Draw]) -> Iterator[Sequence[Draw]]:
-    return (draws[start : start + CHUNK] for start in range(0, len(draws), CHUNK))
+def _chunks(draws: Iterator[Draw], ledger: Ledger) -> Iterator[Chunk]:
+    while some := list(islice(draws, CHUNK)):
+        held = ledger.samples_known([draw.key for draw in some])
+        yield Chunk(some, {key: _unpacked(body) for key, body in held.items()})
+
+
+def _written(
+    chunks: Iterator[Chunk], sampling: Sampling, ledger: Ledger, opened: Callable[[], Sampler]
+) -> Iterator[Written]:
+    """Every chunk with its samples; no engine is opened before the first that is not known."""
+    for chunk in chunks:
+        if chunk.unknown:
+            break
+        yield Written(chunk.draws, [chunk.known[draw.key] for draw in chunk.draws])
+    else:
+        return
+    engine = opened()
+    try:
+        yield from _sampled(engine, chain([chunk], chunks), sampling, ledger)
+    finally:
+        engine.close()
+
+
+def _sampled(
+    engine: Sampler, chunks: Iterable[Chunk], sampling: Sampling, ledger: Ledger
+) -> Iterator[Written]:
+    """Every chunk with its samples, remembered; the engine may take chunks in ahead."""
+    taken: deque[Chunk] = deque()
+
+    def batches() -> Iterator[Batch]:
+        for chunk in chunks:
+            taken.append(chunk)
+            unknown = chunk.unknown
+            yield Batch([draw.prompt for draw in unknown], [draw.seed for draw in unknown])
+
+    for found in engine.stream(batches(), sampling):
+        chunk = taken.popleft()
+        fresh = {draw.key: one for draw, one in zip(chunk.unknown, found, strict=True)}
+        ledger.append_samples({key: _packed(sample) for key, sample in fresh.items()})
+        known = chunk.known | fresh
+        yield Written(chunk.draws, [known[draw.key] for draw in chunk.draws])
 
 
 def _packed(sample: Sample) -> bytes:
-    return json.dumps(sample._asdict(), separators=(",", ":")).encode()
+    """What the ledger keeps: ids and why they end, as always."""
+    held = {"ids": sample.ids, "finish_reason": sample.finish_reason}
+    return json.dumps(held, separators=(",", ":")).encode()
 
 
 def _unpacked(body: bytes) -> Sample:
     return Sample(**json.loads(body))
 
 
-def _table(
-    rows: pl.DataFrame, draws: Sequence[Draw], answers: Sequence[Sample], tokenizer: Any
-) -> pl.DataFrame:
+def _table(rows: pl.DataFrame, written: Written, tokenizer: Any) -> pl.DataFrame:
     """The prompts' columns and what was answered, a row each sample."""
-    texts = tokenizer.batch_decode([list(a.ids) for a in answers], skip_special_tokens=True)
+    draws, samples = written
+    texts = tokenizer.batch_decode([each.ids for each in samples], skip_special_tokens=True)
     prompts = rows.select("instruction", "input", "dataset")
     return prompts[[draw.row for draw in draws]].with_columns(
         output=pl.Series([text.replace("\0", "") for text in texts], dtype=pl.String),
-        output_ids=pl.Series([a.ids for a in answers], dtype=pl.List(pl.Int32)),
-        tokenizer=pl.lit(tokenizer_digest(tokenizer)),
-        finish_reason=pl.Series([a.finish_reason for a in answers], dtype=pl.String),
+        output_ids=pl.Series([each.ids for each in samples], dtype=pl.List(pl.Int32)),
+        finish_reason=pl.Series([each.finish_reason for each in samples], dtype=pl.String),
         sample_index=pl.Series([draw.sample_index for draw in draws], dtype=pl.Int64),
     )
+
+
+def _winners(scored: pl.DataFrame, n: int) -> pl.DataFrame:
+    """Of every n rows the one with the highest score, numbered within its prompt from 0."""
+    scores = scored["score"].to_list()
+    rows = [start + best(scores[start : start + n]) for start in range(0, len(scores), n)]
+    return scored[rows].with_columns(pl.col("sample_index") // n)
+
+
+def _whole(frames: Iterable[pl.DataFrame], columns: Columns) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=columns), *frames])

@@ -57,6 +57,8 @@ class Machine(Value):
 
     def at_once(self) -> int:
         """How many jobs run side by side: on a CPU two with half the cores each, on a GPU one."""
+        if self.data_parallel > 1:
+            return self.data_parallel
         if self.workers:
             return self.workers
         return 1 if self.is_apart() else min(2, _cores())
@@ -68,6 +70,29 @@ class Machine(Value):
     def shared(self) -> Self:
         """The part of this machine that one of the jobs at once gets."""
         return self.replace(threads=self.threads or max(1, _cores() // self.at_once()))
+
+    def lent(self, number: int) -> Self:
+        """What one of the jobs at once gets where each has GPUs of its own, counted from 0.
+
+        Raises BadInput when there are not enough of them.
+        """
+        if self.device == "cpu" or not (self.device == "cuda" or _has_gpu()):
+            return self.shared().replace(data_parallel=1)
+        wanted, size = self.data_parallel * self.tensor_parallel, self.tensor_parallel
+        named = self.gpus or os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        have = [gpu for gpu in named.split(",") if gpu] or [str(i) for i in range(wanted)]
+        if len(have) < wanted:
+            raise BadInput(
+                f"{PREFIX}DATA_PARALLEL={self.data_parallel} with {PREFIX}TENSOR_PARALLEL={size} "
+                f"wants {wanted} GPUs and may use {len(have)} ({named}); lower one of them"
+            )
+        own = ",".join(have[number * size : (number + 1) * size])
+        return self.shared().replace(data_parallel=1, gpus=own)
+
+    def claim(self) -> None:
+        """Let this process see its GPUs only; of use before anything has been computed there."""
+        if self.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus
 
     def is_apart(self) -> bool:
         """Whether heavy stages run in a process of their own: by default where a GPU does."""

@@ -7,10 +7,9 @@ cannot see one.
 """
 
 import logging
-import random
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,23 +20,18 @@ from torch.nn.functional import logsigmoid
 
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.scoring import scorer
 from alpacafarm_core.settings import Fitting
-from alpacafarm_core.train.batches import (
-    Pair,
-    Tokens,
-    alike,
-    batch_of,
-    labelled,
-    padded,
-    pairs,
-    plan,
-)
-from alpacafarm_core.train.batches import encode as encoded
+from alpacafarm_core.train.batches import Room, alike, batch_of, padded, plan
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
+from alpacafarm_core.train.contracts import Origin, above_length, sound, unstuck
+from alpacafarm_core.train.corpus import Corpus
 from alpacafarm_core.train.descent import descend
 from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_scores
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_scorer, save, sharing
+from alpacafarm_core.train.reading import Instructions, Reader, Source, held_out
+from alpacafarm_core.train.tokens import Pair, Tokens, each_pair
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -45,12 +39,15 @@ log = logging.getLogger("alpacafarm.training")
 class Split(NamedTuple):
     """Pairs to learn from and pairs to be tested on; they share no instruction.
 
-    `cut` counts the responses whose row was longer than the model reads.
+    `undecided` counts the rows left out, `cut` the responses whose row was longer than the model
+    reads, `identical` the pairs whose responses are equal.
     """
 
-    learned: list[Pair]
-    held_out: list[Pair]
+    learned: Sequence[Pair]
+    held_out: Sequence[Pair]
+    undecided: int
     cut: int
+    identical: int
 
 
 class Course(NamedTuple):
@@ -63,33 +60,46 @@ class Course(NamedTuple):
 
 
 def fit(
-    start: Path, out: Path, preferences: pl.DataFrame, fitting: Fitting, machine: Machine
+    start: Path, out: Path, preferences: Source, fitting: Fitting, machine: Machine
 ) -> dict[str, Any]:
     """Fit a reward model to Preferences, from the weights of the policy in `start`; save in `out`.
 
     Returns accuracies on held-out pairs (the model's, and of preferring the longer response),
     counts, and `steps`, the figures of each optimiser step. Goes on from a checkpoint beside `out`;
-    raises BadInput when that is of something else.
+    raises BadInput when that is of something else, ContractBroken where the pairs or the result are
+    no good.
     """
     with together(machine), torch.random.fork_rng():
         torch.manual_seed(fitting.training.seed)
         scorer = load_scorer(start, machine)
         scorer.tokenizer.model_max_length = fitting.training.max_length
-        decided = labelled(preferences)
-        split = _split(decided, scorer, fitting)
-        recipe = origin([start], [*split.learned, *split.held_out], fitting, machine)
+        split = _split(preferences, scorer, fitting)
+        recipe = origin([start], chain(split.learned, split.held_out), fitting, machine)
         course = Course(scorer, split, fitting, machine)
         steps, accuracy = _descended(course, Checkpoints(out, recipe, machine), out)
     figures = {
         "rows": len(split.learned),
-        "undecided": preferences.height - decided.height,
+        "undecided": split.undecided,
         "held_out_rows": len(split.held_out),
         "cut": split.cut,
+        "identical": split.identical,
         "accuracy": accuracy,
         "length_accuracy": _length_accuracy(split.held_out),
     }
     log.info("reward model %s", figures)
+    if fitting.above_length:
+        _compare_with_length(accuracy, _length_accuracy(split.held_out), len(split.held_out))
     return {**figures, "steps": steps}
+
+
+def _compare_with_length(accuracy: float | None, length: float | None, pairs: int) -> None:
+    if not above_length(accuracy, length, pairs):
+        log.warning(
+            "the reward model orders %.1f%% of %d held-out pairs, the longer response %.1f%%",
+            100 * (accuracy or 0),
+            pairs,
+            100 * (length or 0),
+        )
 
 
 def _descended(
@@ -98,9 +108,10 @@ def _descended(
     """All steps, then the model is saved by one process; its accuracy on the held-out pairs."""
     scorer, training = course.scorer, course.fitting.training
     engine = engaged([scorer.model], training, course.machine)
-    plans = list(plan(course.split.learned, training, course.machine.micro_batch))
+    plans = plan(course.split.learned, training, Room.of(course.machine))
     scorer.model.train()
     steps = descend(engine, training, plans, partial(lesson, course), checkpoints)
+    unstuck(steps, training.batch)
     scorer.model.eval()
     with engine.whole():
         if engine.team.leads:
@@ -110,8 +121,8 @@ def _descended(
 
 def score(folder: Path, rows: pl.DataFrame, machine: Machine) -> list[float]:
     """The reward of each row's `output` (its sampled ids where they are ours)."""
-    scorer = load_scorer(folder, machine)
-    return scores(scorer, encoded(rows, "output", scorer.tokenizer), machine)
+    with scorer(folder, machine) as opened:
+        return opened.score(rows)
 
 
 @torch.no_grad()
@@ -119,7 +130,7 @@ def scores(scorer: Loaded, rows: Sequence[Tokens], machine: Machine) -> list[flo
     """The reward of each response, read at its last token before the end token."""
     fitted = [scorable(row, scorer) for row in rows]
     found = torch.zeros(len(rows))
-    for micro in alike(fitted, range(len(rows)), machine.micro_batch):
+    for micro in alike(fitted, range(len(rows)), Room.of(machine)):
         batch = padded([fitted[row] for row in micro]).to(begin(machine))
         with autocast(machine):
             found[micro] = response_scores(scorer.model, batch).cpu()
@@ -152,26 +163,28 @@ def longest(scorer: Loaded) -> int:
     return int(min(scorer.tokenizer.model_max_length, positions))
 
 
-def _split(preferences: pl.DataFrame, scorer: Loaded, fitting: Fitting) -> Split:
+def _split(preferences: Source, scorer: Loaded, fitting: Fitting) -> Split:
     """All pairs of an instruction go to one side, instructions in an order fixed by the seed."""
-    if preferences.is_empty():
+    rows, cut = Reader(preferences, of_pairs=True), 0
+
+    def made() -> Iterator[Pair]:
+        nonlocal cut
+        for pair in each_pair(rows, scorer.tokenizer):
+            cut += sum(side.length > longest(scorer) for side in pair)
+            yield Pair(*(scorable(side, scorer) for side in pair))
+
+    whole = Corpus.of(made())
+    if not whole:
         raise TrainingFailed("no pair has a decision; label pairs 1 or 2")
-    whole = pairs(preferences, scorer.tokenizer)
-    made = [Pair(*(scorable(side, scorer) for side in pair)) for pair in whole]
-    prompts = list(preferences.select("instruction", "input").iter_rows())
-    sizes = Counter(prompts)
-    order = sorted(sizes)
-    random.Random(fitting.seed).shuffle(order)
-    room, tested = min(fitting.held_out, len(made) // 10), set()
-    for prompt in order:
-        if sizes[prompt] <= room:
-            tested.add(prompt)
-            room -= sizes[prompt]
-    sides = list(zip(made, prompts, strict=True))
+    odd = sound(whole, None, Origin(rows.numbers, Instructions(preferences, rows.numbers)))
+    tested = held_out(preferences, fitting.held_out, fitting.seed)
+    others = set(tested)
     return Split(
-        learned=[pair for pair, prompt in sides if prompt not in tested],
-        held_out=[pair for pair, prompt in sides if prompt in tested],
-        cut=sum(side.length > longest(scorer) for pair in whole for side in pair),
+        learned=whole.take(at for at in range(len(whole)) if at not in others),
+        held_out=whole.take(tested),
+        undecided=rows.undecided,
+        cut=cut,
+        identical=odd["identical"],
     )
 
 
@@ -194,7 +207,7 @@ def lesson(course: Course, rows: Sequence[int]) -> Learn:
 
 def _margins(model: Any, of: Sequence[Pair], machine: Machine) -> Tensor:
     """Reward of the chosen minus that of the rejected response, [B]."""
-    batch = batch_of(of, sharing(model)).to(begin(machine))
+    batch = batch_of(of, sharing(model), machine.packs()).to(begin(machine))
     with autocast(machine):
         chosen, rejected = response_scores(model, batch).chunk(2)
     return chosen - rejected
@@ -206,7 +219,7 @@ def _accuracy(scorer: Loaded, of: Sequence[Pair], machine: Machine) -> float | N
     if not of:
         return None
     right = 0
-    for micro in alike(of, range(len(of)), machine.micro_batch):
+    for micro in alike(of, range(len(of)), Room.of(machine)):
         right += int((_margins(scorer.model, [of[row] for row in micro], machine) > 0).sum())
     return right / len(of)
 

@@ -15,12 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.sampler import Batch, Sample
 from alpacafarm_core.settings import Sampling
-from alpacafarm_core.train.models import begin
-from alpacafarm_core.weight_sync import check, differing, probe, reading, sums, weights
+from alpacafarm_core.train.models import begin, weights
+from alpacafarm_core.weight_sync import check, differing, probe, reading, sums
 
 CPU_CACHE = 256 << 20
 GPU_SHARE = 0.4  # of the memory that is free; the rest is the trainer's
@@ -55,14 +56,15 @@ class VLLMSampler:
 
         Raises WeightSyncFailed naming the parameter, or the gap in log-probability.
         """
+        held = {name: weight.detach() for name, weight in weights(model).items()}
         self._wake()
-        self._reload(model)
+        self._reload(held, model.config.tie_word_embeddings)
         self.llm.collective_rpc("repack_tied_head")
         self.llm.reset_prefix_cache()
         dtype = self.llm.llm_engine.model_config.dtype
         found = self.llm.collective_rpc("parameter_sums")
         joined = self.llm.collective_rpc("joined_matrices")[0]
-        check(differing(found, sums(model, joined, dtype)), self._gap(model), dtype)
+        check(differing(found, sums(held, joined, dtype)), self._gap(model), dtype)
 
     def rest(self) -> None:
         """Leave the GPU to others until something is asked for again; on a CPU, do nothing.
@@ -84,16 +86,18 @@ class VLLMSampler:
             self.llm.wake_up()
             self.is_asleep = False
 
-    def _reload(self, model: Any) -> None:
+    def _reload(self, held: dict[str, Tensor], is_tied: bool) -> None:
         """In this process weights are handed over as they are, to other processes on disk."""
+        given = {n: weight for n, weight in held.items() if not (is_tied and n == "lm_head.weight")}
         if self.spread == 1:
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights(model)})
+            whole = {"weights_iterator": iter(given.items())}
+            self.llm.collective_rpc("reload_weights", kwargs=whole)
             return
         from safetensors.torch import save_file
 
         with TemporaryDirectory(prefix="alpacafarm-") as folder:
-            held = {name: tensor.contiguous().cpu() for name, tensor in weights(model)}
-            save_file(held, Path(folder, "model.safetensors"), {"format": "pt"})
+            laid = {name: weight.contiguous().cpu() for name, weight in given.items()}
+            save_file(laid, Path(folder, "model.safetensors"), {"format": "pt"})
             self.llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
 
     @contextmanager
@@ -179,28 +183,30 @@ class VLLMSampler:
 
 
 def engine(folder: Path, longest: int, machine: Machine, **options: Any) -> Any:
-    """vLLM with the model of a folder, for sequences of up to `longest` tokens."""
+    """vLLM with the model of a folder, for sequences of up to `longest` tokens.
+
+    `options` are settings of vLLM's that take the place of ours.
+    """
     on_gpu = begin(machine).type == "cuda"
     _prepare(machine)
     from vllm import LLM
 
-    return LLM(
-        str(folder),
-        dtype="bfloat16" if on_gpu and machine.precision != "float32" else "float32",
-        enforce_eager=not on_gpu,
-        max_model_len=longest,
-        max_num_seqs=AT_ONCE,
-        enable_chunked_prefill=on_gpu,  # a seeded request cannot be cut in two on a CPU
-        enable_prefix_caching=True,
-        enable_sleep_mode=on_gpu,
-        tensor_parallel_size=machine.tensor_parallel,
-        kv_cache_memory_bytes=_cache_bytes(on_gpu),
-        worker_extension_cls=WORKER,
-        skip_tokenizer_init=True,
-        seed=0,
-        disable_log_stats=True,
-        **options,
-    )
+    settings = {
+        "dtype": "bfloat16" if on_gpu and machine.precision != "float32" else "float32",
+        "enforce_eager": not on_gpu,
+        "max_model_len": longest,
+        "max_num_seqs": AT_ONCE,
+        "enable_chunked_prefill": on_gpu,  # a seeded request cannot be cut in two on a CPU
+        "enable_prefix_caching": True,
+        "enable_sleep_mode": on_gpu,
+        "tensor_parallel_size": machine.tensor_parallel,
+        "kv_cache_memory_bytes": _cache_bytes(on_gpu),
+        "worker_extension_cls": WORKER,
+        "skip_tokenizer_init": True,
+        "seed": 0,
+        "disable_log_stats": True,
+    }
+    return LLM(str(folder), **(settings | options))
 
 
 def shut_down(llm: Any) -> None:

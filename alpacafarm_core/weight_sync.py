@@ -6,7 +6,7 @@ same short prompt, which also sees what no sum can: a stale cache, another place
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isclose, sqrt
 from typing import Any, NamedTuple
 
@@ -29,22 +29,16 @@ class Sum(NamedTuple):
     slack: float
 
 
-def weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a transformers model by name; a tied head is its embeddings."""
-    tied = model.config.tie_word_embeddings
-    for name, weight in model.state_dict().items():
-        if not (tied and name == "lm_head.weight"):
-            yield name, weight.detach()
-
-
-def sums(model: Any, joined: Mapping[str, Sequence[str]], dtype: torch.dtype) -> dict[str, Sum]:
-    """Sums of a module's weights as `dtype`, those of the parts of a joined matrix as one.
+def sums(
+    weights: Mapping[str, Tensor], joined: Mapping[str, Sequence[str]], dtype: torch.dtype
+) -> dict[str, Sum]:
+    """Sums of weights as `dtype`, those of the parts of a joined matrix as one.
 
     `joined` maps the last name of such a matrix to those of its parts.
     """
     whole = {part: name for name, parts in joined.items() for part in parts}
     held: dict[str, list[Tensor]] = defaultdict(list)
-    for name, weight in model.state_dict().items():
+    for name, weight in weights.items():
         path, _, last = name.rpartition(".")
         path, _, layer = path.rpartition(".")
         held[".".join(filter(None, (path, whole.get(layer, layer), last)))].append(weight)

@@ -1,38 +1,46 @@
 """Answers of a policy."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import polars as pl
 
+from alpacafarm_core import parts
 from alpacafarm_core.artifacts import Candidates, Instructions
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Sampling
-from alpacafarm_core.train.job import call_each
+from alpacafarm_core.side_by_side import call_beside
+from alpacafarm_core.store import Made
 from alpacafarm_core.weights import BestOf, Policy
 from tasks.stage import ledger, stage, store
 
 
 @stage(Candidates, version=1)
-def generate(policy: Policy, instructions: Instructions, sampling: Sampling) -> pl.DataFrame:
+def generate(policy: Policy, instructions: Instructions, sampling: Sampling) -> Made:
     """Sample a policy as it decodes; answers known to the ledger are not drawn again."""
     folder, machine = store().weights(policy), Machine.here()
-    parts = shares(store().read(instructions), machine.at_once())
+    rows = store().read(instructions)
+    shared = [rows.slice(*share) for share in shares(rows.height, machine.at_once())]
     if isinstance(policy.decode, BestOf):
         models, asked = (folder, store().weights(policy.decode.reward)), (sampling, policy.decode)
-        best = call_each(
-            "generate:best_of", [(models, part, asked, ledger()) for part in parts], machine
-        )
-        return joined(best).drop("score")
-    drawn = [(folder, part, sampling, ledger()) for part in parts]
-    return joined(call_each("generate:generate", drawn, machine))
+        return Made(written("generate:write_best", [(models, s, asked, ledger()) for s in shared]))
+    return Made(written("generate:write", [(folder, s, sampling, ledger()) for s in shared]))
 
 
-def joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The parts one below the other."""
-    return pl.concat(parts)
+def written(function: str, calls: Sequence[tuple[Any, ...]]) -> Iterator[pl.DataFrame]:
+    """The rows that jobs side by side write, each into a file of its own, one below the other."""
+    folder = store().scratch()
+    files = [folder / f"{number}.parquet" for number in range(len(calls))]
+    try:
+        told = [(*arguments, file) for arguments, file in zip(calls, files, strict=True)]
+        call_beside(function, told, Machine.here())
+        yield from parts.read(files)
+    finally:
+        shutil.rmtree(folder)
 
 
-def shares(rows: pl.DataFrame, number: int) -> Sequence[pl.DataFrame]:
-    """The rows in order, cut into at most `number` parts of nearly equal height."""
-    size = max(1, -(-rows.height // number))
-    return [rows.slice(start, size) for start in range(0, max(1, rows.height), size)]
+def shares(rows: int, number: int) -> list[tuple[int, int]]:
+    """First row and height of at most `number` parts of nearly equal height, in order."""
+    size = max(1, -(-rows // number))
+    return [(start, min(size, rows - start)) for start in range(0, max(1, rows), size)]

@@ -1,28 +1,37 @@
 """A number for each answer."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import polars as pl
 
+from alpacafarm_core import parts
 from alpacafarm_core.artifacts import Candidates, Scores
 from alpacafarm_core.farm import Judge
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Truth
-from alpacafarm_core.train.job import call_each
-from tasks.generate import shares
+from alpacafarm_core.store import Made
+from tasks.generate import shares, written
 from tasks.stage import stage, store
 
 
 @stage(Scores, version=1)
-def score(candidates: Candidates, judge: Judge) -> pl.DataFrame:
+def score(candidates: Candidates, judge: Judge) -> Made:
     """Score each answer with a reward model, or with the truth of the built-in world."""
-    rows = store().read(candidates)
+    file, rows = store().rows(candidates), store().manifest(candidates).rows or 0
     if isinstance(judge, Truth):
-        from alpacafarm_core.world.utility import utility
+        return Made(_true(file, rows))
+    folder = store().weights(judge)
+    calls = [
+        (folder, file, share, judge.folder) for share in shares(rows, Machine.here().at_once())
+    ]
+    return Made(written("scoring:write", calls))
 
-        prompts = rows.select("instruction", "input", "output").iter_rows()
-        scores, name = [utility(*row) for row in prompts], "truth"
-    else:
-        machine = Machine.here()
-        parts = [(store().weights(judge), part) for part in shares(rows, machine.at_once())]
-        found = call_each("reward:score", parts, machine)
-        scores, name = [each for part in found for each in part], judge.folder
-    return rows.with_columns(score=pl.Series(scores, dtype=pl.Float64), judge=pl.lit(name))
+
+def _true(file: Path, rows: int) -> Iterator[pl.DataFrame]:
+    from alpacafarm_core.world.utility import utility
+
+    for chunk in parts.chunks(file, (0, rows)):
+        prompts = chunk.select("instruction", "input", "output").iter_rows()
+        found = pl.Series("score", [utility(*row) for row in prompts], dtype=pl.Float64)
+        yield chunk.with_columns(found, judge=pl.lit("truth"))

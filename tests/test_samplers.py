@@ -192,7 +192,7 @@ def test_weights_with_the_right_sums_in_the_wrong_places_are_noticed(vllm, polic
     with torch.no_grad():
         down = turned.model.layers[0].mlp.down_proj.weight
         down.copy_(down.flip(0))
-    monkeypatch.setattr(vllm, "_reload", lambda _: None)
+    monkeypatch.setattr(vllm, "_reload", lambda *_: None)
     with pytest.raises(WeightSyncFailed, match="nats a token from the policy's"):
         vllm.sync(turned)
 
