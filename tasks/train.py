@@ -23,7 +23,7 @@ METRICS, PLOT = "metrics.parquet", "metrics.png"
 @stage(RewardModel, version=1)
 def fit_reward(policy: Policy, preferences: Preferences, fitting: Fitting) -> Made:
     """Fit a Bradley-Terry reward model to labelled pairs."""
-    return _weights("reward:fit", store().weights(policy), store().read(preferences), fitting)
+    return _weights("reward:fit", store().weights(policy), store().rows(preferences), fitting)
 
 
 @stage(Policy, version=1)
@@ -35,7 +35,7 @@ def train(
 ) -> Made:
     """Train a policy on fixed data."""
     models = (store().weights(policy), store().weights(reference or policy))
-    return _weights("train.offline:train", models, store().read(data), objective)
+    return _weights("train.offline:train", models, store().rows(data), objective)
 
 
 @stage(Policy, version=1)
@@ -54,7 +54,7 @@ def roll_out(
 def _weights(
     function: str,
     models: Path | tuple[Path, ...],
-    rows: pl.DataFrame,
+    rows: Path | pl.DataFrame,
     settings: Fitting | Objective | ProximalObjective,
 ) -> Made:
     """Weights, with the figures of every step beside them as Parquet and as a plot.

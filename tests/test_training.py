@@ -22,7 +22,7 @@ from alpacafarm_core.objective import (
 )
 from alpacafarm_core.settings import Fitting, Sampling, Training
 from alpacafarm_core.train import offline, online
-from alpacafarm_core.train.batches import Tokens, encode
+from alpacafarm_core.train.batches import Room, Tokens, alike, encode
 from alpacafarm_core.train.engine import Alone, accumulate
 from alpacafarm_core.train.models import load_policy, load_scorer
 from tests.tiny import demonstrations, preferences, tiny_model
@@ -149,6 +149,29 @@ def test_the_same_seed_gives_the_same_weights(tiny, tmp_path):
         offline.train((tiny, None), tmp_path / run, demonstrations(), Imitation(), EXACT)
     one, other = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("objective", [Imitation(), Contrast()])
+def test_rows_in_a_file_train_to_the_same_weights_as_in_memory(tiny, tmp_path, objective):
+    rows = demonstrations() if isinstance(objective, Imitation) else preferences()
+    rows.write_parquet(tmp_path / "rows.parquet")
+    brief = objective.replace(training=TRAINING.replace(epochs=2))
+    for name, source in (("memory", rows), ("file", tmp_path / "rows.parquet")):
+        offline.train((tiny, None), tmp_path / name, source, brief, EXACT)
+    one, other = weights(tmp_path / "memory"), weights(tmp_path / "file")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("changes", [{"packing": "yes"}, {"micro_tokens": 200}])
+def test_packing_and_a_budget_of_tokens_leave_the_gradient_as_it_is(tiny, changes):
+    for objective in (Imitation(), Contrast()):
+        machine = EXACT.replace(micro_batch=8)
+        made = [course(tiny, objective, each) for each in (machine, machine.replace(**changes))]
+        one, other = (
+            gradients(each, alike(each.examples, range(8), Room.of(each.machine))) for each in made
+        )
+        for ours, theirs in zip(one, other, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
 
 def test_a_loss_that_is_not_a_number_fails(tiny, tmp_path):

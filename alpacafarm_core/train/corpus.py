@@ -10,16 +10,17 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import overload
+from typing import Generic, TypeVar, cast, overload
 
 from alpacafarm_core.train.tokens import Example, Pair, Tokens
 
 SAME = -1  # in place of a pair's second prompt, where it is the first one again
 ALONE = -2  # in place of a second prompt, where there is no pair
 Parts = tuple[int, int, int, int]
+E = TypeVar("E", bound=Example)
 
 
-class Corpus(Sequence[Example]):
+class Corpus(Sequence[E], Generic[E]):
     """Examples in the order in which they came, all Tokens or all Pairs.
 
     `lengths` are theirs in tokens, and `openings` equal numbers where prompts begin alike.
@@ -31,17 +32,17 @@ class Corpus(Sequence[Example]):
         self._ids, self._starts, self._parts = ids, array("q"), array("i")
 
     @classmethod
-    def of(cls, examples: Iterable[Example]) -> "Corpus":
+    def of(cls, examples: Iterable[E]) -> "Corpus[E]":
         """These examples, taken one at a time."""
-        made = cls(_Ids())
+        made: Corpus[E] = cls(_Ids())
         for example in examples:
             ids, parts = _laid(example)
             made._note(made._ids.add(ids), parts, example.length, hash(example.opening))
         return made
 
-    def take(self, rows: Iterable[int]) -> "Corpus":
+    def take(self, rows: Iterable[int]) -> "Corpus[E]":
         """Some of the examples, in this order; their ids are not copied."""
-        made = Corpus(self._ids)
+        made: Corpus[E] = Corpus(self._ids)
         for row in rows:
             made._note(
                 self._starts[row], self._parts_of(row), self.lengths[row], self.openings[row]
@@ -58,21 +59,21 @@ class Corpus(Sequence[Example]):
         return len(self.lengths)
 
     @overload
-    def __getitem__(self, row: int) -> Example: ...
+    def __getitem__(self, row: int) -> E: ...
 
     @overload
-    def __getitem__(self, row: slice) -> list[Example]: ...
+    def __getitem__(self, row: slice) -> list[E]: ...
 
-    def __getitem__(self, row: int | slice) -> Example | list[Example]:
+    def __getitem__(self, row: int | slice) -> E | list[E]:
         """One example, or a list of some, read from the file."""
         if isinstance(row, slice):
             return [self._read(each) for each in range(*row.indices(len(self)))]
         return self._read(range(len(self))[row])
 
-    def _read(self, row: int) -> Example:
+    def _read(self, row: int) -> E:
         parts = self._parts_of(row)
         count = sum(max(part, 0) for part in parts)
-        return _taken(self._ids.read(self._starts[row], count), parts)
+        return cast("E", _taken(self._ids.read(self._starts[row], count), parts))
 
     def _parts_of(self, row: int) -> Parts:
         prompt, response, other, second = self._parts[4 * row : 4 * row + 4]

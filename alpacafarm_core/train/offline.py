@@ -6,13 +6,13 @@ training. Left out: dropout is on where a model has any, and only then do micro-
 """
 
 import logging
+from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import compress, cycle
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import polars as pl
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -20,22 +20,16 @@ from torch.nn.utils.rnn import pad_sequence
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import OF_PAIRS, OF_TOKENS, Objective, view_of
-from alpacafarm_core.train.batches import (
-    Example,
-    alike,
-    batch_of,
-    demonstrations,
-    labelled,
-    pairs,
-    plan,
-    responses_of,
-)
+from alpacafarm_core.train.batches import Room, alike, batch_of, plan
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
 from alpacafarm_core.train.contracts import Origin, sound, unstuck
+from alpacafarm_core.train.corpus import Corpus
 from alpacafarm_core.train.descent import descend
 from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_logprobs
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save, sharing
+from alpacafarm_core.train.reading import Instructions, Reader, Source
+from alpacafarm_core.train.tokens import Example, each_encoded, each_pair, responses_of
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -43,7 +37,7 @@ log = logging.getLogger("alpacafarm.training")
 class Material(NamedTuple):
     """What is learned from, how many rows were left out and why, and how many are odd."""
 
-    examples: list[Example]
+    examples: Sequence[Example]
     left_out: dict[str, int]
     odd: dict[str, int]
 
@@ -55,7 +49,7 @@ class Course(NamedTuple):
     """
 
     model: Any
-    examples: list[Example]
+    examples: Sequence[Example]
     known: list[list[Tensor]]
     objective: Objective
     machine: Machine
@@ -64,7 +58,7 @@ class Course(NamedTuple):
 def train(
     models: tuple[Path, Path | None],
     out: Path,
-    data: pl.DataFrame,
+    data: Source,
     objective: Objective,
     machine: Machine,
 ) -> dict[str, Any]:
@@ -98,7 +92,7 @@ def _descended(
     """All steps of the objective's training; `finish` is called by one process with the result."""
     training, examples = course.objective.training, course.examples
     engine = engaged([course.model], training, course.machine)
-    plans = list(plan(examples, training, course.machine.micro_batch))
+    plans = plan(examples, training, Room.of(course.machine))
     course.model.train()
     steps = descend(engine, training, plans, partial(lesson, course), checkpoints)
     unstuck(steps, training.batch)
@@ -109,26 +103,24 @@ def _descended(
     return steps
 
 
-def read(data: pl.DataFrame, tokenizer: Any, objective: Objective) -> Material:
+def read(data: Source, tokenizer: Any, objective: Objective) -> Material:
     """The examples the objective's view asks for, without those longer than `max_length`."""
-    numbered = data.with_row_index("row")
-    rows = labelled(numbered) if _is_of_pairs(objective) else numbered
-    make = pairs if _is_of_pairs(objective) else demonstrations
-    examples = make(rows, tokenizer)
-    longest = objective.training.max_length
-    fits = [example.length <= longest for example in examples]
-    kept: list[Example] = list(compress(examples, fits))
-    left_out = {"undecided": data.height - rows.height, "too_long": len(examples) - len(kept)}
+    of_pairs, longest = _is_of_pairs(objective), objective.training.max_length
+    rows = Reader(data, of_pairs)
+    each = each_pair(rows, tokenizer) if of_pairs else each_encoded(rows, "output", tokenizer)
+    whole = Corpus.of(each)
+    fits = array("i", (at for at, length in enumerate(whole.lengths) if length <= longest))
+    left_out = {"undecided": rows.undecided, "too_long": len(whole) - len(fits)}
     for reason, count in left_out.items():
         if count:
-            log.warning("%d of %d rows left out: %s", count, data.height, reason)
-    if not kept:
+            log.warning("%d of %d rows left out: %s", count, rows.height, reason)
+    if not fits:
         raise TrainingFailed(
-            f"none of {data.height} rows can be learned from ({left_out}); "
+            f"none of {rows.height} rows can be learned from ({left_out}); "
             f"raise max_length ({longest}) or give other data"
         )
-    whence = rows.select("row", "instruction").filter(pl.Series(fits, dtype=pl.Boolean))
-    odd = sound(kept, tokenizer.eos_token_id, Origin(*whence))
+    kept, numbers = whole.take(fits), array("i", (rows.numbers[at] for at in fits))
+    odd = sound(kept, tokenizer.eos_token_id, Origin(numbers, Instructions(data, numbers)))
     return Material(kept, left_out, odd)
 
 
@@ -139,12 +131,12 @@ def reference_logprobs(
     """Log-probability of each token of each example's responses, chosen before rejected."""
     device = begin(machine)
     known: list[list[Tensor]] = [[] for _ in examples]
-    for rows in alike(examples, range(len(examples)), machine.micro_batch):
+    for rows in alike(examples, range(len(examples)), Room.of(machine)):
         some = [examples[row] for row in rows]
-        responses, batch = responses_of(some), batch_of(some, sharing(reference.model))
+        batch = batch_of(some, sharing(reference.model), machine.packs())
         with autocast(machine):
             found = response_logprobs(reference.model, batch.to(device))
-        for row, response, logprobs in zip(cycle(rows), responses, found, strict=False):
+        for row, response, logprobs in zip(cycle(rows), responses_of(some), found, strict=False):
             known[row].append(logprobs[: len(response.response)].cpu())
     return known
 
@@ -173,7 +165,8 @@ def lesson(course: Course, rows: Sequence[int]) -> Learn:
 def see(course: Course, rows: Sequence[int]) -> Any:
     """The view of these examples that the objective's loss asks for, with gradient."""
     some = [course.examples[row] for row in rows]
-    batch = batch_of(some, sharing(course.model)).to(begin(course.machine))
+    batch = batch_of(some, sharing(course.model), course.machine.packs())
+    batch = batch.to(begin(course.machine))
     seen = {"logprobs": response_logprobs(course.model, batch), "mask": batch.mask.float()}
     if course.known:
         sides = range(len(course.known[0]))
