@@ -1,10 +1,11 @@
 """The hinge between Prefect and the store."""
 
 import polars as pl
+import pytest
 
 from alpacafarm_core.artifacts import Instructions
 from alpacafarm_core.lineage import because
-from tasks.stage import stage
+from tasks.stage import stage, unfinished
 
 RUNS: list[int] = []
 
@@ -89,3 +90,26 @@ def test_made_without_prefect_is_cached_with_it_and_forgotten_is_made_again(stor
     store.forget(made)
     assert once().name == "Completed" and RUNS == [4, 4]
     assert once().name == "Cached" and RUNS == [4, 4]
+
+
+@stage(Instructions, version=1)
+def stopped_once(size: int) -> pl.DataFrame:
+    """A stage that notes how far it came, and is stopped the first time."""
+    place = unfinished() / "so far"
+    RUNS.append(len(place.read_text()) if place.is_file() else 0)
+    place.write_text("x" * size)
+    if RUNS[-1] == 0:
+        raise KeyboardInterrupt
+    return pl.DataFrame({"instruction": ["x"] * size, "input": "", "dataset": "toy"})
+
+
+def test_a_stage_that_was_stopped_finds_what_it_left_until_it_is_finished(store):
+    RUNS.clear()
+    with pytest.raises(KeyboardInterrupt):
+        stopped_once(3)
+    assert not store.has(stopped_once.receipt(3))
+    made = stopped_once(3)
+    assert RUNS == [0, 3] and store.has(made)
+    store.forget(made)
+    with pytest.raises(KeyboardInterrupt):
+        stopped_once(3)
