@@ -63,6 +63,11 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model.base_model, "peft_config")
 
 
+def rank_of(model: Any) -> int:
+    """The rank of an adapted model's adapters."""
+    return int(next(iter(model.base_model.peft_config.values())).r)
+
+
 def trainable(model: nn.Module) -> dict[str, Tensor]:
     """The weights that learn, by name: of an adapted model its adapters and a scorer's head."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
