@@ -1,7 +1,5 @@
 """No prompt is both trained on and evaluated: looked up in what a policy came from."""
 
-from collections.abc import Iterator
-
 import polars as pl
 
 from alpacafarm_core.artifacts import Demonstrations, Instructions, Preferences, Table
@@ -23,21 +21,16 @@ def refuse_overlap(policy: Policy, evaluated: Instructions) -> None:
     if not store().has(evaluated):
         return
     prompts = store().read(evaluated).select(PROMPT)
-    both = [table.join(prompts, on=PROMPT, how="semi") for table in _trained_on(policy)]
-    if both:
-        apart(pl.concat(both).unique().iter_rows(), prompts.iter_rows())
+    both = [
+        store().scan(table).select(PROMPT).join(prompts.lazy(), on=PROMPT, how="semi").unique()
+        for table in _trained_on(policy)
+    ]
+    found = pl.collect_all(both, engine="streaming")
+    apart((row for rows in found for row in rows.iter_rows()), prompts.iter_rows())
 
 
-def _trained_on(policy: Policy) -> Iterator[pl.DataFrame]:
-    """Prompts of every table that the policy and what it decodes with came from."""
-    seen = set[str]()
-    for artifact in artifacts_in(policy):
-        made = ancestry(store(), artifact) if store().has(artifact) else []
-        for table in (manifest.artifact for manifest in made):
-            if isinstance(table, TRAINED_ON) and table.folder not in seen:
-                seen.add(table.folder)
-                yield _prompts(table)
-
-
-def _prompts(table: Table) -> pl.DataFrame:
-    return store().read(table).select(PROMPT)
+def _trained_on(policy: Policy) -> list[Table]:
+    """Every table with prompts that the policy and what it decodes with came from."""
+    held = [artifact for artifact in artifacts_in(policy) if store().has(artifact)]
+    made = {each.artifact: None for artifact in held for each in ancestry(store(), artifact)}
+    return [table for table in made if isinstance(table, TRAINED_ON)]
