@@ -7,7 +7,7 @@ import polars as pl
 import torch
 
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.train.batches import Tokens, alike, encode, padded
+from alpacafarm_core.train.batches import Room, Tokens, alike, encode, padded
 from alpacafarm_core.train.forward import response_logprobs
 from alpacafarm_core.train.models import autocast, begin, load_policy
 
@@ -28,7 +28,7 @@ def log_ratios(models: tuple[Path, Path], rows: pl.DataFrame, machine: Machine) 
 def summed(model: Any, answers: list[Tokens], machine: Machine) -> list[float]:
     """Log-probability of each answer, summed over its tokens, in nats."""
     found = torch.zeros(len(answers))
-    for micro in alike(answers, range(len(answers)), machine.micro_batch):
+    for micro in alike(answers, range(len(answers)), Room.of(machine)):
         batch = padded([answers[row] for row in micro]).to(begin(machine))
         with autocast(machine):
             found[micro] = response_logprobs(model, batch).sum(1).cpu()

@@ -25,6 +25,7 @@ from alpacafarm_core.reward import scores
 from alpacafarm_core.sampler import Sample, Sampler
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import (
+    Room,
     Tokens,
     alike,
     padded,
@@ -222,7 +223,7 @@ def _improve(
         order: list[int] = torch.randperm(count, generator=shuffle).tolist()
         for start in range(0, len(order), objective.minibatch):
             rows = order[start : start + objective.minibatch]
-            minibatch = alike(rollouts.rows, rows, course.machine.micro_batch)
+            minibatch = alike(rollouts.rows, rows, Room.of(course.machine))
             learn = lesson(course, rollouts, taught, rows)
             figures = accumulate(course.engine, minibatch, learn)
             history.append(figures | step(course.engine, objective.training, at, objective.steps))
@@ -243,7 +244,7 @@ def _looked_at(course: Course, rows: Sequence[Tokens]) -> dict[str, Tensor]:
     shape = (len(rows), max(len(row.response) for row in rows))
     found = {name: torch.zeros(shape) for name in LOOKS}
     temperature = course.objective.sampling.temperature
-    for micro in alike(rows, range(len(rows)), course.machine.micro_batch):
+    for micro in alike(rows, range(len(rows)), Room.of(course.machine)):
         batch = padded([rows[row] for row in micro]).to(begin(course.machine))
         with autocast(course.machine):
             ours = judged(course.policy.model, batch, temperature)
