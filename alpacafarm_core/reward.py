@@ -22,16 +22,18 @@ from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.scoring import scorer
 from alpacafarm_core.settings import Fitting
-from alpacafarm_core.train.batches import Room, alike, batch_of, padded, plan
+from alpacafarm_core.train.batches import Padded, Room, alike, batch_of, padded, plan
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
 from alpacafarm_core.train.contracts import Origin, above_length, sound, unstuck
 from alpacafarm_core.train.corpus import Corpus
 from alpacafarm_core.train.descent import descend
 from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_scores
+from alpacafarm_core.train.lora import take_up
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_scorer, save, sharing
 from alpacafarm_core.train.reading import Instructions, Reader, Source, held_out
 from alpacafarm_core.train.tokens import Pair, Tokens, each_pair
+from alpacafarm_core.train.trial import check_on
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -72,6 +74,7 @@ def fit(
     with together(machine), torch.random.fork_rng():
         torch.manual_seed(fitting.training.seed)
         scorer = load_scorer(start, machine)
+        take_up(scorer.model, fitting.training)
         scorer.tokenizer.model_max_length = fitting.training.max_length
         split = _split(preferences, scorer, fitting)
         recipe = origin([start], chain(split.learned, split.held_out), fitting, machine)
@@ -107,6 +110,12 @@ def _descended(
 ) -> tuple[list[dict[str, float]], float | None]:
     """All steps, then the model is saved by one process; its accuracy on the held-out pairs."""
     scorer, training = course.scorer, course.fitting.training
+    learned, machine = course.split.learned, course.machine
+
+    def batch(rows: Sequence[int]) -> Padded:
+        return _batch(scorer.model, [learned[row] for row in rows], machine)
+
+    check_on([scorer.model], learned, training, partial(lesson, course), batch, machine)
     engine = engaged([scorer.model], training, course.machine)
     plans = plan(course.split.learned, training, Room.of(course.machine))
     scorer.model.train()
@@ -207,10 +216,14 @@ def lesson(course: Course, rows: Sequence[int]) -> Learn:
 
 def _margins(model: Any, of: Sequence[Pair], machine: Machine) -> Tensor:
     """Reward of the chosen minus that of the rejected response, [B]."""
-    batch = batch_of(of, sharing(model), machine.packs()).to(begin(machine))
+    batch = _batch(model, of, machine).to(begin(machine))
     with autocast(machine):
         chosen, rejected = response_scores(model, batch).chunk(2)
     return chosen - rejected
+
+
+def _batch(model: Any, of: Sequence[Pair], machine: Machine) -> Padded:
+    return batch_of(of, sharing(model), machine.packs())
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ language model's head are left alone.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.settings import Lora
+from alpacafarm_core.settings import Lora, Training
 
 POLICY, CRITIC = "policy", "critic"
 FOLDER, WEIGHTS = "adapter", "adapter_model.safetensors"
@@ -58,6 +58,12 @@ def adapt(model: Any, lora: Lora, seed: int, name: str = POLICY) -> None:
     _choose(_layers(model), name)
 
 
+def take_up(model: Any, training: Training) -> None:
+    """Give a model the adapter that its training asks for, if any."""
+    if training.lora is not None:
+        adapt(model, training.lora, training.seed)
+
+
 def is_adapted(model: Any) -> bool:
     """Whether it has any adapter."""
     return hasattr(model.base_model, "peft_config")
@@ -74,7 +80,10 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def base_of(model: Any) -> AbstractContextManager[None]:
-    """Within it the model is its base, bit for bit: the reference without a second model."""
+    """Within it the model is its base, bit for bit: the reference without a second model.
+
+    One that has no adapter always is.
+    """
     return _chosen(_layers(model), None)
 
 
@@ -86,7 +95,7 @@ def using(model: Any, name: str) -> AbstractContextManager[None]:
 def as_now(module: nn.Module) -> AbstractContextManager[None]:
     """A context, to be entered later, in which the adapter is active that is active now."""
     layers = _layers(module)
-    return _chosen(layers, _active(layers)) if layers else nullcontext()
+    return _chosen(layers, _active(layers))
 
 
 class SharedCritic(nn.Module):
@@ -164,8 +173,8 @@ def _layers(model: nn.Module) -> list[Any]:
 
 
 def _active(layers: list[Any]) -> str | None:
-    first = layers[0]
-    return None if first.disable_adapters else str(first.active_adapters[0])
+    on = [str(layer.active_adapters[0]) for layer in layers[:1] if not layer.disable_adapters]
+    return on[0] if on else None
 
 
 @contextmanager

@@ -20,16 +20,18 @@ from torch.nn.utils.rnn import pad_sequence
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import OF_PAIRS, OF_TOKENS, Objective, view_of
-from alpacafarm_core.train.batches import Room, alike, batch_of, plan
+from alpacafarm_core.train.batches import Padded, Room, alike, batch_of, plan
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
 from alpacafarm_core.train.contracts import Origin, sound, unstuck
 from alpacafarm_core.train.corpus import Corpus
 from alpacafarm_core.train.descent import descend
 from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_logprobs
+from alpacafarm_core.train.lora import base_of, take_up
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save, sharing
 from alpacafarm_core.train.reading import Instructions, Reader, Source
 from alpacafarm_core.train.tokens import Example, each_encoded, each_pair, responses_of
+from alpacafarm_core.train.trial import check_on
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -74,10 +76,12 @@ def train(
         start, reference = models
         policy = load_policy(start, machine)
         material = read(data, policy.tokenizer, objective)
+        take_up(policy.model, objective.training)
         known: list[list[Tensor]] = []
         if any(name.startswith("ref_") for name in view_of(objective)._fields):
             frozen = policy if reference is None else load_policy(reference, machine)
             known = reference_logprobs(frozen, material.examples, machine)
+            del frozen  # its memory is the training's
         course = Course(policy.model, material.examples, known, objective, machine)
         recipe = origin(models, material.examples, objective, machine)
         steps = _descended(course, Checkpoints(out, recipe, machine), lambda: save(policy, out))
@@ -91,6 +95,10 @@ def _descended(
 ) -> list[dict[str, float]]:
     """All steps of the objective's training; `finish` is called by one process with the result."""
     training, examples = course.objective.training, course.examples
+    check_on(
+        [course.model], examples, training, partial(lesson, course), partial(_batch, course),
+        course.machine,
+    )  # fmt: skip
     engine = engaged([course.model], training, course.machine)
     plans = plan(examples, training, Room.of(course.machine))
     course.model.train()
@@ -134,7 +142,7 @@ def reference_logprobs(
     for rows in alike(examples, range(len(examples)), Room.of(machine)):
         some = [examples[row] for row in rows]
         batch = batch_of(some, sharing(reference.model), machine.packs())
-        with autocast(machine):
+        with autocast(machine), base_of(reference.model):
             found = response_logprobs(reference.model, batch.to(device))
         for row, response, logprobs in zip(cycle(rows), responses_of(some), found, strict=False):
             known[row].append(logprobs[: len(response.response)].cpu())
@@ -164,9 +172,7 @@ def lesson(course: Course, rows: Sequence[int]) -> Learn:
 
 def see(course: Course, rows: Sequence[int]) -> Any:
     """The view of these examples that the objective's loss asks for, with gradient."""
-    some = [course.examples[row] for row in rows]
-    batch = batch_of(some, sharing(course.model), course.machine.packs())
-    batch = batch.to(begin(course.machine))
+    batch = _batch(course, rows).to(begin(course.machine))
     seen = {"logprobs": response_logprobs(course.model, batch), "mask": batch.mask.float()}
     if course.known:
         sides = range(len(course.known[0]))
@@ -175,6 +181,11 @@ def see(course: Course, rows: Sequence[int]) -> Any:
     view = view_of(course.objective)
     fields = _of_pairs(seen) if _is_of_pairs(course.objective) else seen
     return view(**{name: fields[name] for name in view._fields})
+
+
+def _batch(course: Course, rows: Sequence[int]) -> Padded:
+    some = [course.examples[row] for row in rows]
+    return batch_of(some, sharing(course.model), course.machine.packs())
 
 
 def _of_pairs(seen: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import nlargest
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +23,11 @@ from torch import nn
 
 from alpacafarm_core.errors import DoesNotFit
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.settings import Training
 from alpacafarm_core.train import lean
-from alpacafarm_core.train.batches import Padded
+from alpacafarm_core.train.batches import Padded, Room, alike
+from alpacafarm_core.train.corpus import Corpus
+from alpacafarm_core.train.engine import Learn
 from alpacafarm_core.train.lora import is_adapted, rank_of
 from alpacafarm_core.train.models import autocast, begin
 from alpacafarm_core.train.room import (
@@ -36,6 +40,7 @@ from alpacafarm_core.train.room import (
     predict,
     smallest_change,
 )
+from alpacafarm_core.train.tokens import Example
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -54,6 +59,41 @@ class Found(NamedTuple):
     need: Need
     free: int
     measured: bool
+
+
+def check_on(
+    models: Sequence[Any],
+    examples: Sequence[Example],
+    training: Training,
+    lesson: Callable[[list[int]], Learn],
+    batch: Callable[[list[int]], Padded],
+    machine: Machine,
+) -> Found | None:
+    """Whether a training on fixed examples fits, tried on the longest batch there could be.
+
+    `lesson` takes a batch's rows and gives what is learned from one of its micro-batches, `batch`
+    is such a micro-batch.
+    """
+    if not wanted(machine, begin(machine)):
+        return None
+    longest = lengths(examples)
+    rows = nlargest(training.batch, range(len(examples)), key=longest.__getitem__)
+    parts = [(batch(micro), micro) for micro in alike(examples, rows, Room.of(machine))]
+    tokens = sum(part.ids.numel() for part, _ in parts)
+    largest, micro = max(parts, key=lambda each: each[0].ids.numel())
+
+    def micro_step() -> None:
+        lesson(rows)(micro)[0].backward()  # type: ignore[no-untyped-call]
+
+    work = work_of(largest, len(micro), tokens, machine)
+    return check(models, micro_step, work, machine)
+
+
+def lengths(examples: Sequence[Example]) -> Sequence[int]:
+    """Tokens of each; a corpus knows them without reading it."""
+    if isinstance(examples, Corpus):
+        return examples.lengths
+    return [example.length for example in examples]
 
 
 def check(
