@@ -33,7 +33,7 @@ from alpacafarm_core.train.lora import take_up
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_scorer, save, sharing
 from alpacafarm_core.train.reading import Instructions, Reader, Source, held_out
 from alpacafarm_core.train.tokens import Pair, Tokens, each_pair
-from alpacafarm_core.train.trial import check_on
+from alpacafarm_core.train.trial import Trial, check_on
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -97,7 +97,7 @@ def fit(
 
 def _compare_with_length(accuracy: float | None, length: float | None, pairs: int) -> None:
     if not above_length(accuracy, length, pairs):
-        log.warning(
+        log.info(
             "the reward model orders %.1f%% of %d held-out pairs, the longer response %.1f%%",
             100 * (accuracy or 0),
             pairs,
@@ -115,7 +115,8 @@ def _descended(
     def batch(rows: Sequence[int]) -> Padded:
         return _batch(scorer.model, [learned[row] for row in rows], machine)
 
-    check_on([scorer.model], learned, training, partial(lesson, course), batch, machine)
+    trial = Trial([scorer.model], learned, training.batch, partial(lesson, course), batch)
+    check_on(trial, machine)
     engine = engaged([scorer.model], training, course.machine)
     plans = plan(course.split.learned, training, Room.of(course.machine))
     scorer.model.train()
