@@ -112,6 +112,9 @@ def begin(machine: Machine) -> torch.device:
     kind = machine.device
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cpu":
+        # transformers may import DeepSpeed, which else looks for a GPU and says that there is none.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # A launcher gives each of its processes a GPU of its own.
     number = os.environ.get("LOCAL_RANK")
     return torch.device(f"cuda:{number}" if kind == "cuda" and number else kind)

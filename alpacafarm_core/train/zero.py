@@ -30,8 +30,6 @@ STATE = "deepspeed"
 def connect(machine: Machine) -> None:
     """Open the channel between the processes: gloo on a CPU, NCCL on GPUs."""
     on_cpu = begin(machine).type == "cpu"
-    if on_cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     for name, value in (alone | {"MASTER_PORT": "29400"}).items():
         os.environ.setdefault(name, value)
