@@ -175,12 +175,12 @@ def longest(scorer: Loaded) -> int:
 
 def _split(preferences: Source, scorer: Loaded, fitting: Fitting) -> Split:
     """All pairs of an instruction go to one side, instructions in an order fixed by the seed."""
-    rows, cut = Reader(preferences, of_pairs=True), 0
+    rows, most, cut = Reader(preferences, of_pairs=True), longest(scorer), 0
 
     def made() -> Iterator[Pair]:
         nonlocal cut
         for pair in each_pair(rows, scorer.tokenizer):
-            cut += sum(side.length > longest(scorer) for side in pair)
+            cut += (pair.chosen.length > most) + (pair.rejected.length > most)
             yield Pair(*(scorable(side, scorer) for side in pair))
 
     whole = Corpus.of(made())

@@ -31,7 +31,7 @@ from alpacafarm_core.train.lora import base_of, take_up
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save, sharing
 from alpacafarm_core.train.reading import Instructions, Reader, Source
 from alpacafarm_core.train.tokens import Example, each_encoded, each_pair, responses_of
-from alpacafarm_core.train.trial import check_on
+from alpacafarm_core.train.trial import Trial, check_on
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -95,10 +95,8 @@ def _descended(
 ) -> list[dict[str, float]]:
     """All steps of the objective's training; `finish` is called by one process with the result."""
     training, examples = course.objective.training, course.examples
-    check_on(
-        [course.model], examples, training, partial(lesson, course), partial(_batch, course),
-        course.machine,
-    )  # fmt: skip
+    looks = partial(lesson, course), partial(_batch, course)
+    check_on(Trial([course.model], examples, training.batch, *looks), course.machine)
     engine = engaged([course.model], training, course.machine)
     plans = plan(examples, training, Room.of(course.machine))
     course.model.train()

@@ -9,20 +9,21 @@ off throughout.
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from alpacafarm_core.errors import BadInput, TrainingFailed
-from alpacafarm_core.generate import seed_of, wants_vllm
+from alpacafarm_core.errors import TrainingFailed
+from alpacafarm_core.generate import seed_of
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import ProximalObjective
 from alpacafarm_core.reward import scores
-from alpacafarm_core.sampler import Sample, Sampler
+from alpacafarm_core.sampler import Sample
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import (
     Room,
@@ -31,41 +32,35 @@ from alpacafarm_core.train.batches import (
     padded,
     prompt_ids,
     prompt_texts,
-    tokenizer_digest,
 )
 from alpacafarm_core.train.checkpoint import Checkpoints, State, origin
 from alpacafarm_core.train.contracts import agreeing, finite, near
+from alpacafarm_core.train.course import Course, enrol
 from alpacafarm_core.train.descent import step
-from alpacafarm_core.train.engine import Engine, Learn, accumulate, engaged, gathered, together
+from alpacafarm_core.train.engine import Learn, accumulate, gathered, together
 from alpacafarm_core.train.forward import judged, response_logprobs, response_values
 from alpacafarm_core.train.logbook import Logbook
+from alpacafarm_core.train.lora import base_of
 from alpacafarm_core.train.models import (
-    Loaded,
     autocast,
     begin,
-    load_policy,
-    load_scorer,
     precision,
     save,
 )
-from alpacafarm_core.train.rollouts import Rollouts, agreement, described, held, joined, restored
+from alpacafarm_core.train.rollouts import (
+    Rollouts,
+    agreement,
+    described,
+    held,
+    imagined,
+    joined,
+    restored,
+)
+from alpacafarm_core.train.trial import Trial, check_on, frozen_of
 
 log = logging.getLogger("alpacafarm.training")
 
 LOOKS = ("mask", "logprobs", "ref_logprobs", "entropies", "values")
-
-
-class Course(NamedTuple):
-    """Who takes part, and by which rules: policy and critic learn, scorer and reference do not."""
-
-    engine: Engine
-    policy: Loaded
-    critic: Any
-    scorer: Loaded
-    reference: Any
-    sampler: Sampler
-    objective: ProximalObjective
-    machine: Machine
 
 
 def roll_out(
@@ -86,6 +81,7 @@ def roll_out(
         torch.manual_seed(objective.training.seed)
         course = enrol(models, objective, machine)
         prompts = _prompts(instructions, course)
+        _check_fit(course, max(prompts, key=len))
         checkpoints = Checkpoints(out, origin(models, prompts, objective, machine), machine)
         steps = _run(course, prompts, checkpoints)
         course.sampler.close()
@@ -95,26 +91,23 @@ def roll_out(
     return {"rows": len(prompts), "too_long": instructions.height - len(prompts), "steps": steps}
 
 
-def enrol(
-    models: tuple[Path, Path, Path | None], objective: ProximalObjective, machine: Machine
-) -> Course:
-    """Load everybody; the critic is the reward model's or the policy's backbone, its head zero."""
-    start, reward, reference = models
-    policy, scorer = load_policy(start, machine), load_scorer(reward, machine)
-    if tokenizer_digest(policy.tokenizer) != tokenizer_digest(scorer.tokenizer):
-        raise BadInput(f"{start} and {reward} have different tokenizers; fit the reward on {start}")
-    critic = load_scorer(reward if objective.critic.init == "reward" else start, machine).model
-    torch.nn.init.zeros_(critic.score.weight)
-    return Course(
-        engine=engaged([policy.model, critic], objective.training, machine),
-        policy=policy,
-        critic=critic,
-        scorer=scorer,
-        reference=load_policy(reference or start, machine).model,
-        sampler=_sampler(start, policy, objective, machine),
-        objective=objective,
-        machine=machine,
-    )
+def _check_fit(course: Course, prompt: list[int]) -> None:
+    """Try the longest minibatch there could be."""
+    objective, policy = course.objective, course.policy.model
+    answer = [course.policy.tokenizer.eos_token_id] * objective.sampling.max_tokens
+    rows = [Tokens(prompt, answer)] * objective.minibatch
+    rollouts = imagined(rows)
+    taught = rl.Advantages(rollouts.values, rollouts.values)
+    trial = Trial(
+        models=[policy, course.critic],
+        examples=rows,
+        size=objective.minibatch,
+        lesson=partial(lesson, course, rollouts, taught),
+        batch=lambda micro: padded([rows[row] for row in micro]),
+        frozen=frozen_of([] if course.reference is policy else [course.reference],
+                         [course.scorer.model]),
+    )  # fmt: skip
+    check_on(trial, course.machine)
 
 
 def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Rollouts:
@@ -248,7 +241,8 @@ def _looked_at(course: Course, rows: Sequence[Tokens]) -> dict[str, Tensor]:
         batch = padded([rows[row] for row in micro]).to(begin(course.machine))
         with autocast(course.machine):
             ours = judged(course.policy.model, batch, temperature)
-            theirs = judged(course.reference, batch, temperature)
+            with base_of(course.reference):
+                theirs = judged(course.reference, batch, temperature)
             values = response_values(course.critic, batch)
         seen = (batch.mask.float(), ours.logprobs, theirs.logprobs, ours.entropies, values)
         for name, tensor in zip(LOOKS, seen, strict=True):
@@ -304,17 +298,3 @@ def _endless(prompts: Sequence[list[int]], seed: int) -> Iterator[list[int]]:
     while True:
         for row in torch.randperm(len(prompts), generator=shuffle).tolist():
             yield prompts[row]
-
-
-def _sampler(
-    start: Path, policy: Loaded, objective: ProximalObjective, machine: Machine
-) -> Sampler:
-    """An engine that follows the policy: vLLM with a copy of the weights, or the module itself."""
-    eos = policy.tokenizer.eos_token_id
-    if wants_vllm(machine):
-        from alpacafarm_core.vllm_engine import VLLMSampler
-
-        return VLLMSampler(start, objective.training.max_length, eos, machine)
-    from alpacafarm_core.decoding import TransformersSampler
-
-    return TransformersSampler(policy.model, eos)

@@ -34,6 +34,15 @@ class Rollouts(NamedTuple):
     values: Tensor
 
 
+def imagined(rows: list[Tokens]) -> Rollouts:
+    """Rollouts of these responses, all of one length, of which nothing is known: all zeros."""
+    shape = (len(rows), len(rows[0].response))
+    known = {name: torch.zeros(shape) for name in PER_TOKEN} | {"mask": torch.ones(shape)}
+    return Rollouts(
+        rows=rows, scores=torch.zeros(shape[0]), finished=torch.zeros(shape[0]).bool(), **known
+    )
+
+
 def joined(parts: Sequence[Rollouts]) -> Rollouts:
     """The rollouts of all processes as one, in order."""
     if len(parts) == 1:

@@ -23,7 +23,6 @@ from torch import nn
 
 from alpacafarm_core.errors import DoesNotFit
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.settings import Training
 from alpacafarm_core.train import lean
 from alpacafarm_core.train.batches import Padded, Room, alike
 from alpacafarm_core.train.corpus import Corpus
@@ -31,6 +30,7 @@ from alpacafarm_core.train.engine import Learn
 from alpacafarm_core.train.lora import is_adapted, rank_of
 from alpacafarm_core.train.models import autocast, begin
 from alpacafarm_core.train.room import (
+    FLOAT,
     Case,
     Frozen,
     Need,
@@ -61,23 +61,27 @@ class Found(NamedTuple):
     measured: bool
 
 
-def check_on(
-    models: Sequence[Any],
-    examples: Sequence[Example],
-    training: Training,
-    lesson: Callable[[list[int]], Learn],
-    batch: Callable[[list[int]], Padded],
-    machine: Machine,
-) -> Found | None:
-    """Whether a training on fixed examples fits, tried on the longest batch there could be.
+class Trial(NamedTuple):
+    """A training to be tried: who learns from which examples, so many a step, and who looks on.
 
     `lesson` takes a batch's rows and gives what is learned from one of its micro-batches, `batch`
     is such a micro-batch.
     """
+
+    models: Sequence[Any]
+    examples: Sequence[Example]
+    size: int
+    lesson: Callable[[list[int]], Learn]
+    batch: Callable[[list[int]], Padded]
+    frozen: Frozen = NOTHING
+
+
+def check_on(trial: Trial, machine: Machine) -> Found | None:
+    """Whether a training fits, tried on the longest batch there could be; see `check`."""
     if not wanted(machine, begin(machine)):
         return None
-    longest = lengths(examples)
-    rows = nlargest(training.batch, range(len(examples)), key=longest.__getitem__)
+    models, examples, size, lesson, batch, frozen = trial
+    rows = nlargest(size, range(len(examples)), key=lengths(examples).__getitem__)
     parts = [(batch(micro), micro) for micro in alike(examples, rows, Room.of(machine))]
     tokens = sum(part.ids.numel() for part, _ in parts)
     largest, micro = max(parts, key=lambda each: each[0].ids.numel())
@@ -86,7 +90,7 @@ def check_on(
         lesson(rows)(micro)[0].backward()  # type: ignore[no-untyped-call]
 
     work = work_of(largest, len(micro), tokens, machine)
-    return check(models, micro_step, work, machine)
+    return check(models, micro_step, work, machine, frozen)
 
 
 def lengths(examples: Sequence[Example]) -> Sequence[int]:
@@ -160,9 +164,10 @@ def shape_of(model: Any, machine: Machine) -> Shape:
     adapted = is_adapted(model)
     with autocast(machine):
         is_lean = not adapted and lean.suits(model)
+    weights = list(model.parameters())
     return Shape(
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        trainable=sum(w.numel() for w in model.parameters() if w.requires_grad),
+        parameters=sum(map(size_of, weights)),
+        trainable=sum(size_of(weight) for weight in weights if weight.requires_grad),
         dense=sum(each.in_features * each.out_features for each in linear),
         edges=0 if adapted else sum(each.in_features + each.out_features for each in linear),
         layers=configuration.num_hidden_layers,
@@ -173,6 +178,17 @@ def shape_of(model: Any, machine: Machine) -> Shape:
         eager=configuration._attn_implementation == "eager",
         lean=is_lean,
     )
+
+
+def frozen_of(reference: Sequence[nn.Module], others: Sequence[nn.Module]) -> Frozen:
+    """Bytes of models that only look on."""
+    sides = (chain(*(model.parameters() for model in side)) for side in (reference, others))
+    return Frozen(*(FLOAT * sum(map(size_of, weights)) for weights in sides))
+
+
+def size_of(weight: Any) -> int:
+    """Numbers in a weight, also in one that DeepSpeed keeps elsewhere."""
+    return int(getattr(weight, "ds_numel", weight.numel()))
 
 
 def refusal(case: Case, found: Found, device: torch.device) -> str:
@@ -193,7 +209,7 @@ def available(case: Case, device: torch.device, machine: Machine) -> int:
     """Bytes that one process may fill, with those that the models fill already."""
     if machine.memory:
         return machine.memory
-    held = sum(case.frozen) + 4 * sum(shape.parameters for shape in case.shapes)
+    held = sum(case.frozen) + FLOAT * sum(shape.parameters for shape in case.shapes)
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused + held
