@@ -1,10 +1,10 @@
-"""LoRA (Hu et al. 2021): every weight stays, beside it two thin ones learn; off, it is the base.
+"""LoRA: every weight stays as it is, and beside it two thin ones learn; off, it is the base.
 
-The adapters of a policy and of its critic, and the reference, which is neither, stand on one base.
-peft puts the layers in; which of them count is chosen here, since peft would stop their gradients
-when it switches, and those of a loss that waits for its backward pass with them. What is saved is
-an ordinary model with the change added in, and the adapter beside it. Biases, embeddings and the
-language model's head are left alone.
+Hu et al. 2021. The adapters of a policy and of its critic, and the reference, which is neither,
+stand on one base. peft puts the layers in; which of them count is chosen here, since peft would
+stop their gradients when it switches, and those of a loss that waits for its backward pass with
+them. What is saved is an ordinary model with the change added in, and the adapter beside it.
+Biases, embeddings and the language model's head are left alone.
 """
 
 from collections.abc import Iterator
