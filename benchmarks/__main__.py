@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 status = 0
-for name in ("engines", "judge_pool", "judging", "faults", "planted_bugs"):
+for name in ("engines", "generation", "judge_pool", "judging", "faults", "planted_bugs"):
     print(f"== {name}", flush=True)
     # Each in a process of its own: some leave with a status.
     status |= subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode

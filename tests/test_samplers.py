@@ -12,7 +12,8 @@ from alpacafarm_core.decoding import TransformersSampler, choose, uniforms
 from alpacafarm_core.errors import WeightSyncFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.sampler import Batch, Sample, Sampler
-from alpacafarm_core.settings import Sampling
+from alpacafarm_core.settings import Lora, Sampling
+from alpacafarm_core.train.lora import adapt, trainable
 from alpacafarm_core.train.models import load_policy, save
 from alpacafarm_core.weight_sync import Sum, check, differing
 from tests.tiny import tiny_model
@@ -163,6 +164,19 @@ def test_new_weights_are_sampled_from_after_a_sync(vllm, policy):
     for prompt, answer in zip(IDS, after, strict=True):
         expected = under(model, prompt, answer.ids, 1.0)
         torch.testing.assert_close(torch.tensor(answer.logprobs), expected, atol=1e-4, rtol=0)
+
+
+def test_adapters_are_taken_over_as_part_of_the_weights(vllm, policy):
+    pytest.importorskip("peft")
+    model = load_policy(policy, EXACT).model
+    adapt(model, Lora(rank=4), seed=0)
+    with torch.no_grad():
+        for name, weight in trainable(model).items():
+            weight.add_(0.3 * torch.ones_like(weight) if "lora_B" in name else 0.0)
+    before = ids_of(vllm.sample(IDS, GREEDY, SEEDS))
+    vllm.sync(model)
+    after = ids_of(vllm.sample(IDS, GREEDY, SEEDS))
+    assert after == [plainly(model, prompt, 24) for prompt in IDS] != before
 
 
 @pytest.mark.parametrize(
