@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 FEW = 4  # templates at most; more openings are no templates
+KINDS = (torch.long, torch.int16, torch.int8)  # of positions, blocks and responses in one
 WORTH = 0.8  # rows left by packing; a mask costs attention its quickest kernels
 
 
@@ -134,15 +135,14 @@ def packed(rows: Sequence[Sequence[Block]]) -> Padded:
     """Blocks end to end in each row; no response sees another one, or another block's prompt."""
     ids = pad_sequence([_long(list(chain.from_iterable(b.ids for b in row))) for row in rows], True)
     positions, block, part = (
-        pad_sequence([_long(held) for held in each], True, -1)
-        for each in zip(*(_told(row) for row in rows), strict=True)
+        pad_sequence([torch.tensor(held, dtype=kind) for held in each], True, -1)
+        for each, kind in zip(zip(*map(_told, rows), strict=True), KINDS, strict=True)
     )
     at = torch.arange(ids.shape[1])
-    is_other = (block[:, :, None] != block[:, None]) | (
-        (part[:, None] > 0) & (part[:, :, None] != part[:, None])
-    )
-    unseen = (at > at[:, None]) | is_other
-    attention = torch.zeros(unseen.shape).masked_fill(unseen, torch.finfo(torch.float32).min)
+    unseen = (at > at[:, None]) | ((part > 0)[:, None] & (part[:, :, None] != part[:, None]))
+    if max(map(len, rows)) > 1:
+        unseen |= block[:, :, None] != block[:, None]
+    attention = torch.where(unseen, torch.finfo(torch.float32).min, 0.0)
     responses, row_of, starts, before = _listed(rows)
     placed = _placed(responses, starts, before)
     return Padded(ids, row_of, *placed, positions.clamp(min=0), attention[:, None])

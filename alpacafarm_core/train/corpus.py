@@ -72,7 +72,8 @@ class Corpus(Sequence[E], Generic[E]):
 
     def _read(self, row: int) -> E:
         parts = self._parts_of(row)
-        count = sum(max(part, 0) for part in parts)
+        prompt, response, other, second = parts
+        count = prompt + response + max(other, 0) + second
         return cast("E", _taken(self._ids.read(self._starts[row], count), parts))
 
     def _parts_of(self, row: int) -> Parts:
