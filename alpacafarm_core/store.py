@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-from pyarrow.parquet import ParquetWriter  # type: ignore[import-untyped]
 from pydantic import Field
 
-from alpacafarm_core import artifacts, weights
+from alpacafarm_core import artifacts, parts, weights
 from alpacafarm_core.artifacts import Artifact, Table
 from alpacafarm_core.errors import BadInput, Damaged, Missing, StoreNotWritable
 from alpacafarm_core.recipe import Recipe, file_digest
@@ -293,7 +292,8 @@ class Store:
             rows = in_columns(content, artifact)
             rows.write_parquet(draft / ROWS)
             return rows.height
-        return _write_parts(content, artifact, draft / ROWS)
+        laid = (in_columns(part, artifact) for part in content)
+        return parts.lay(laid, artifact.columns, draft / ROWS)
 
     def _move(self, draft: Path, folder: Path) -> None:
         folder.parent.mkdir(exist_ok=True)
@@ -326,16 +326,6 @@ def in_columns(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
 def _types(artifact: Artifact) -> dict[str, str]:
     held = artifact.columns if isinstance(artifact, Table) else {}
     return {name: str(kind) for name, kind in held.items()}
-
-
-def _write_parts(parts: Iterator[pl.DataFrame], table: Table, file: Path) -> int:
-    """Write rows that come in parts, each a row group; how many there are."""
-    count, schema = 0, pl.DataFrame(schema=table.columns).to_arrow().schema
-    with ParquetWriter(file, schema, compression="zstd") as writer:
-        for part in parts:
-            writer.write_table(in_columns(part, table).to_arrow().cast(schema))
-            count += part.height
-    return count
 
 
 def _alive(process: int) -> bool:
