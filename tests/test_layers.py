@@ -23,6 +23,7 @@ EDGES = {
     f"{CORE}.llm",
     f"{CORE}.lock",
     f"{CORE}.reward",
+    f"{CORE}.scoring",
     f"{CORE}.sources",
     f"{CORE}.store",
     f"{CORE}.surroundings",
