@@ -122,6 +122,7 @@ def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Rollout
     with course.engine.whole():
         course.sampler.sync(course.policy.model)
         samples = course.sampler.sample(prompts[mine], sampling, seeds[mine])
+        course.sampler.rest()
         rows = [Tokens(list(p), s.ids) for p, s in zip(prompts[mine], samples, strict=True)]
         part = Rollouts(
             rows=rows,
