@@ -4,10 +4,11 @@ from itertools import chain
 
 import polars as pl
 import pytest
+import torch
 
 from alpacafarm_core.settings import Training
 from alpacafarm_core.train.batches import alike, plan
-from alpacafarm_core.train.corpus import Corpus
+from alpacafarm_core.train.corpus import Corpus, Known
 from alpacafarm_core.train.models import load_tokenizer
 from alpacafarm_core.train.tokens import (
     Pair,
@@ -75,3 +76,11 @@ def test_examples_of_parts_are_those_of_the_whole(tokenizer):
     told = demonstrations(2)
     parts = told.iter_slices(3)
     assert list(each_encoded(parts, "output", tokenizer)) == encode(told, "output", tokenizer)
+
+
+def test_what_is_known_of_responses_comes_back_bit_for_bit():
+    known, random = Known(3, sides=2), torch.Generator().manual_seed(0)
+    figures = {(at % 3, at // 3): torch.randn(at, generator=random) for at in (5, 2, 0, 3, 1, 4)}
+    for (example, side), held in figures.items():
+        known.note(example, side, held)
+    assert all(torch.equal(known.of(*place), held) for place, held in figures.items())

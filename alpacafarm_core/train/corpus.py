@@ -10,7 +10,10 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast, overload
+
+import torch
+from torch import Tensor
 
 from alpacafarm_core.train.tokens import Example, Pair, Tokens
 
@@ -26,7 +29,7 @@ class Corpus(Sequence[E], Generic[E]):
     `lengths` are theirs in tokens, and `openings` equal numbers where prompts begin alike.
     """
 
-    def __init__(self, ids: "_Ids") -> None:
+    def __init__(self, ids: "_Numbers") -> None:
         """No examples yet; `of` makes a corpus that has some."""
         self.lengths, self.openings = array("i"), array("q")
         self._ids, self._starts, self._parts = ids, array("q"), array("i")
@@ -34,7 +37,7 @@ class Corpus(Sequence[E], Generic[E]):
     @classmethod
     def of(cls, examples: Iterable[E]) -> "Corpus[E]":
         """These examples, taken one at a time."""
-        made: Corpus[E] = cls(_Ids())
+        made: Corpus[E] = cls(_Numbers("i"))
         for example in examples:
             ids, parts = _laid(example)
             made._note(made._ids.add(ids), parts, example.length, hash(example.opening))
@@ -87,28 +90,50 @@ class Corpus(Sequence[E], Generic[E]):
         self.openings.append(opening)
 
 
-class _Ids:
+class Known:
+    """Something known of each token of each response, as float32, in a file as well."""
+
+    def __init__(self, examples: int, sides: int) -> None:
+        """Nothing yet of so many examples with so many responses each."""
+        self.sides, self._figures = sides, _Numbers("f")
+        self._starts = array("q", bytes(8 * examples * sides))
+        self._lengths = array("i", bytes(4 * examples * sides))
+
+    def note(self, example: int, side: int, figures: Tensor) -> None:
+        """What is known of one response, [R]."""
+        at = example * self.sides + side
+        held = array("f", figures.float().cpu().numpy().tobytes())
+        self._starts[at], self._lengths[at] = self._figures.add(held), len(held)
+
+    def of(self, example: int, side: int) -> Tensor:
+        """The same again."""
+        at = example * self.sides + side
+        return torch.tensor(self._figures.read(self._starts[at], self._lengths[at]))
+
+
+class _Numbers:
     """Numbers of four bytes in a file without a name, which goes with this object."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self.file, self.count = tempfile.TemporaryFile(), 0  # noqa: SIM115 (closed by __del__)
+        self.kind = kind
 
     def __del__(self) -> None:
         self.file.close()
 
-    def add(self, ids: "array[int]") -> int:
+    def add(self, numbers: "array[Any]") -> int:
         """Write them at the end; where that was."""
         start = self.count
-        self.file.write(ids.tobytes())
-        self.count += len(ids)
+        self.file.write(numbers.tobytes())
+        self.count += len(numbers)
         return start
 
-    def read(self, start: int, count: int) -> list[int]:
+    def read(self, start: int, count: int) -> list[Any]:
         """So many from there."""
         self.file.flush()
-        ids = array("i")
-        ids.frombytes(os.pread(self.file.fileno(), 4 * count, 4 * start))
-        return ids.tolist()
+        numbers = array(self.kind)
+        numbers.frombytes(os.pread(self.file.fileno(), 4 * count, 4 * start))
+        return numbers.tolist()
 
 
 def _laid(example: Example) -> tuple["array[int]", Parts]:

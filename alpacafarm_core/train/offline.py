@@ -9,7 +9,6 @@ import logging
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +22,14 @@ from alpacafarm_core.objective import OF_PAIRS, OF_TOKENS, Objective, view_of
 from alpacafarm_core.train.batches import Padded, Room, alike, batch_of, plan
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
 from alpacafarm_core.train.contracts import Origin, sound, unstuck
-from alpacafarm_core.train.corpus import Corpus
+from alpacafarm_core.train.corpus import Corpus, Known
 from alpacafarm_core.train.descent import descend
 from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_logprobs
 from alpacafarm_core.train.lora import base_of, take_up
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save, sharing
 from alpacafarm_core.train.reading import Instructions, Reader, Source
-from alpacafarm_core.train.tokens import Example, each_encoded, each_pair, responses_of
+from alpacafarm_core.train.tokens import Example, Pair, each_encoded, each_pair, responses_of
 from alpacafarm_core.train.trial import Trial, check_on
 
 log = logging.getLogger("alpacafarm.training")
@@ -52,7 +51,7 @@ class Course(NamedTuple):
 
     model: Any
     examples: Sequence[Example]
-    known: list[list[Tensor]]
+    known: Known | None
     objective: Objective
     machine: Machine
 
@@ -77,7 +76,7 @@ def train(
         policy = load_policy(start, machine)
         material = read(data, policy.tokenizer, objective)
         take_up(policy.model, objective.training)
-        known: list[list[Tensor]] = []
+        known: Known | None = None
         if any(name.startswith("ref_") for name in view_of(objective)._fields):
             frozen = policy if reference is None else load_policy(reference, machine)
             known = reference_logprobs(frozen, material.examples, machine)
@@ -131,19 +130,19 @@ def read(data: Source, tokenizer: Any, objective: Objective) -> Material:
 
 
 @torch.no_grad()
-def reference_logprobs(
-    reference: Loaded, examples: Sequence[Example], machine: Machine
-) -> list[list[Tensor]]:
+def reference_logprobs(reference: Loaded, examples: Sequence[Example], machine: Machine) -> Known:
     """Log-probability of each token of each example's responses, chosen before rejected."""
     device = begin(machine)
-    known: list[list[Tensor]] = [[] for _ in examples]
+    sides = 2 if isinstance(examples[0], Pair) else 1
+    known = Known(len(examples), sides)
     for rows in alike(examples, range(len(examples)), Room.of(machine)):
         some = [examples[row] for row in rows]
         batch = batch_of(some, sharing(reference.model), machine.packs())
         with autocast(machine), base_of(reference.model):
             found = response_logprobs(reference.model, batch.to(device))
-        for row, response, logprobs in zip(cycle(rows), responses_of(some), found, strict=False):
-            known[row].append(logprobs[: len(response.response)].cpu())
+        places = [(row, side) for side in range(sides) for row in rows]
+        for place, response, logprobs in zip(places, responses_of(some), found, strict=True):
+            known.note(*place, logprobs[: len(response.response)])
     return known
 
 
@@ -172,9 +171,9 @@ def see(course: Course, rows: Sequence[int]) -> Any:
     """The view of these examples that the objective's loss asks for, with gradient."""
     batch = _batch(course, rows).to(begin(course.machine))
     seen = {"logprobs": response_logprobs(course.model, batch), "mask": batch.mask.float()}
-    if course.known:
-        sides = range(len(course.known[0]))
-        known = [course.known[row][side] for side in sides for row in rows]
+    if course.known is not None:
+        sides = range(course.known.sides)
+        known = [course.known.of(row, side) for side in sides for row in rows]
         seen["ref_logprobs"] = pad_sequence(known, batch_first=True).to(batch.ids.device)
     view = view_of(course.objective)
     fields = _of_pairs(seen) if _is_of_pairs(course.objective) else seen
