@@ -69,8 +69,8 @@ class KLPenalty(Value):
     """What a token costs for straying from the reference."""
 
     coef: float = Field(default=0.0067, ge=0, description="Price of one nat")
-    estimator: Literal["k1", "clamped"] = Field(
-        default="k1", description="Signed log-ratio, or AlpacaFarm's clamped"
+    estimator: Literal["k1", "k2", "k3", "clamped"] = Field(
+        default="k1", description="k1 signed log-ratio; clamped is AlpacaFarm's"
     )
     target: float | None = Field(default=None, gt=0, description="Nats a response; adapts coef")
     limit: float = Field(default=100.0, gt=0, description="Nats a response that end training")

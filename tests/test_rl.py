@@ -1,6 +1,7 @@
 """PPO's arithmetic: numbers by hand, a naive loop, and padding that changes nothing."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -38,6 +39,45 @@ def test_k3_is_never_negative_and_k1_is_signed():
     assert bool((rl.kl(d, torch.zeros(13), "k3") >= 0).all())
     torch.testing.assert_close(rl.kl(d, torch.zeros(13), "k1"), d)
     assert bool((rl.kl(d, torch.zeros(13), "clamped")[d < 0] == 0).all())
+
+
+def ragged(seed: int) -> tuple[list[list[float]], Tensor, Tensor]:
+    """Rows of numbers as lists, and the same padded with nonsense, in float64, with its mask."""
+    draw = torch.Generator().manual_seed(seed)
+    lengths = [5, 1, 3, 8]
+    padded = torch.randn(len(lengths), max(lengths), generator=draw, dtype=torch.float64)
+    rows = [row[:length].tolist() for row, length in zip(padded, lengths, strict=True)]
+    steps = torch.arange(max(lengths))
+    return rows, padded, (steps < torch.tensor(lengths)[:, None]).double()
+
+
+KL_OF = {
+    "k1": lambda d: d,
+    "k2": lambda d: d * d / 2,
+    "k3": lambda d: math.exp(-d) + d - 1,
+    "clamped": lambda d: max(d, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", KL_OF)
+def test_kl_equals_a_loop_over_tokens_in_float64(name):
+    (ours, logprobs, mask), (theirs, ref_logprobs, _) = ragged(1), ragged(2)
+    found = rl.kl(logprobs, ref_logprobs, name) * mask
+    for row, one, other in zip(found, ours, theirs, strict=True):
+        expected = [KL_OF[name](a - b) for a, b in zip(one, other, strict=True)]
+        assert row[: len(one)].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("keep_mean", [True, False])
+def test_whitening_equals_a_loop_over_tokens_in_float64(keep_mean):
+    rows, padded, mask = ragged(3)
+    tokens = [value for row in rows for value in row]
+    mean, spread = statistics.fmean(tokens), statistics.pstdev(tokens)
+    white = rl.whiten(padded, mask, keep_mean)
+    for row, found in zip(rows, white, strict=True):
+        expected = [(v - mean) / (spread + 1e-8) + (mean if keep_mean else 0.0) for v in row]
+        assert found[: len(row)].tolist() == pytest.approx(expected, rel=1e-12)
+        assert not found[len(row) :].any()
 
 
 def test_masked_moments_leave_padding_out():

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-KLEstimator = Literal["k1", "k3", "clamped"]
+KLEstimator = Literal["k1", "k2", "k3", "clamped"]
 
 
 class Advantages(NamedTuple):
@@ -21,12 +21,14 @@ class Advantages(NamedTuple):
 
 
 def kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator) -> Tensor:
-    """Estimate of KL(policy || reference) from sampled tokens, shaped as they are.
+    """Estimate of KL(policy || reference) from sampled tokens, shaped as they are (Schulman 2020).
 
-    k1 is the signed log-ratio d, k3 is exp(-d) + d - 1; clamped is max(d, 0), AlpacaFarm's, which
-    overestimates.
+    With d the log-ratio, k1 is d itself, k2 is d²/2, k3 is exp(-d) + d - 1; clamped is max(d, 0),
+    AlpacaFarm's, which overestimates.
     """
     d = logprobs - ref_logprobs
+    if estimator == "k2":
+        return d**2 / 2
     if estimator == "k3":
         return torch.exp(-d) + d - 1
     return d.clamp(min=0) if estimator == "clamped" else d
