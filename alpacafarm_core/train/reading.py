@@ -13,7 +13,7 @@ from alpacafarm_core.train.tokens import labelled
 
 Source = pl.DataFrame | Path
 
-PART = 10_000  # rows in memory at a time
+PART = 2_500  # rows in memory at a time
 PROMPT = ["instruction", "input"]
 ANSWERS = [*PROMPT, "tokenizer", "output", "output_ids"]
 PAIRS = [*PROMPT, "tokenizer", "preference"] + [
@@ -95,18 +95,19 @@ def held_out(source: Source, most: int, seed: int) -> list[int]:
 
     All pairs of a prompt are on one side; prompts are drawn in an order fixed by the seed.
     """
-    pairs = scanned(source).select(*PROMPT, "preference")
-    pairs = labelled(pairs).select(PROMPT)
-    prompts = pairs.group_by(PROMPT).len().sort(PROMPT).collect(engine="streaming")
-    sizes = prompts["len"].to_list()
-    order = list(range(len(sizes)))
-    random.Random(seed).shuffle(order)
-    room = min(most, sum(sizes) // 10)
+    prompts = labelled(scanned(source).select(*PROMPT, "preference")).select(PROMPT).collect()
+    order = prompts.select(pl.arg_sort_by(PROMPT)).to_series()
+    ordered, prompt = prompts[order].lazy(), pl.col(PROMPT)
+    is_new = pl.any_horizontal(prompt.ne_missing(prompt.shift())) | (pl.int_range(pl.len()) == 0)
+    number = ordered.select(is_new.cum_sum()).collect().to_series() - 1
+    sizes = number.rle().struct.field("len").to_list()
+    names = list(range(len(sizes)))
+    random.Random(seed).shuffle(names)
+    room = min(most, prompts.height // 10)
     drawn: list[int] = []
-    for at in order:
-        if sizes[at] <= room:
-            drawn.append(at)
-            room -= sizes[at]
-    tested = prompts[drawn].lazy().select(PROMPT)
-    rows = pairs.with_row_index("at").join(tested, on=PROMPT, how="semi").select("at")
-    return rows.collect(engine="streaming")["at"].sort().to_list()
+    for name in names:
+        if sizes[name] <= room:
+            drawn.append(name)
+            room -= sizes[name]
+    tested = pl.Series(drawn, dtype=number.dtype)
+    return order.filter(number.is_in(tested.implode())).sort().to_list()
