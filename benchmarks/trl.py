@@ -132,7 +132,8 @@ def arguments() -> argparse.Namespace:
 def sides(chosen: argparse.Namespace) -> list[str]:
     """Who is measured, in the order of a round."""
     once = [f"{THEIRS}, reference once"] * (chosen.loop == "dpo")
-    bare = [f"{HERE}, transformers' backbone", f"{HERE}, and no shared prompts"]
+    bare = [f"{HERE}, transformers' backbone"]
+    bare += [f"{HERE}, and no shared prompts"] * (chosen.loop in ("reward", "dpo"))
     return [HERE, THEIRS, *once, *(bare if chosen.account else [])]
 
 
@@ -240,7 +241,8 @@ def table(runs: dict[str, list[Run]], step: Step, chosen: argparse.Namespace) ->
     """A line a side; of a reference, its CPU seconds are shared out among the steps."""
     names = ["side", "steps/s", "CPU s a step", "tokens a step", "peak MiB"]
     names[3:3] = ["with the reference"] * (chosen.loop == "dpo")
-    names += ["matrix products alone, CPU s"] * chosen.account
+    with_products = chosen.account and chosen.loop != "ppo"
+    names += ["matrix products alone, CPU s"] * with_products
     lines = [f"| {' | '.join(names)} |", "|---" + "|---:" * (len(names) - 1) + "|"]
     for side, held in runs.items():
         seen = middle(held)
@@ -251,7 +253,7 @@ def table(runs: dict[str, list[Run]], step: Step, chosen: argparse.Namespace) ->
             whole = seen["cpu"] + seen["reference"]
             cells.append("" if side.endswith("once") else f"{whole:.3f}")
         cells += [f"{tokens:.0f}", f"{seen['peak']:.0f}"]
-        if chosen.account:
+        if with_products:
             looks = 4 if at_every_step else 3
             cells.append(f"{step.products(tokens, looks, chosen):.3f}")
         lines.append(f"| {' | '.join(cells)} |")
