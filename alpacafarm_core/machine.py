@@ -34,7 +34,7 @@ class Machine(Value):
     deadline: float = Field(default=86_400, gt=0, description="Seconds a job apart may take")
     processes: int = Field(default=1, ge=1, description="That train as one, on this machine")
     hostfile: str = Field(default="", description="Machines that train as one, and their slots")
-    zero: Literal[0, 1, 2, 3] = Field(default=0, description="DeepSpeed's stage; 2 if left open")
+    zero: int = Field(default=0, ge=0, le=3, description="DeepSpeed's stage; 0 is 2 where it runs")
     activation_checkpointing: bool = Field(
         default=False, description="Activations computed again in the backward pass, not kept"
     )
@@ -63,9 +63,31 @@ class Machine(Value):
             return self.workers
         return 1 if self.is_apart() else min(2, _cores())
 
+    def stage(self) -> int:
+        """DeepSpeed's stage; 0 where one process trains in plain torch."""
+        wants = self.processes > 1 or self.hostfile or self.offload
+        return self.zero or (2 if wants else 0)
+
     def trains_together(self) -> bool:
-        """Whether several processes train as one, which a launcher starts."""
-        return self.processes > 1 or bool(self.hostfile)
+        """Whether DeepSpeed trains, in processes that a launcher starts."""
+        return self.stage() > 0
+
+    def check(self) -> None:
+        """Raise BadInput where it names a GPU or machines that are not there."""
+        if self.device == "cuda" and not _has_gpu():
+            raise BadInput(f"{PREFIX}DEVICE=cuda: no GPU here; set it to cpu, or unset it for auto")
+        if self.hostfile:
+            self.first_host()
+
+    def first_host(self) -> str:
+        """The machine where all meet: the hostfile's first; raises BadInput where it names none."""
+        file = Path(self.hostfile)
+        if not file.is_file():
+            raise BadInput(f"{PREFIX}HOSTFILE={self.hostfile}: no such file; give one that exists")
+        for line in file.read_text().splitlines():
+            if named := line.partition("#")[0].split():
+                return named[0]
+        raise BadInput(f"{file}: no machine in it; write lines as `worker-1 slots=8`")
 
     def shared(self) -> Self:
         """The part of this machine that one of the jobs at once gets."""

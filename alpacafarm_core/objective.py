@@ -9,9 +9,9 @@ only where a loss is computed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_type_hints
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alpacafarm_core.settings import Sampling, Training
 from alpacafarm_core.values import Value
@@ -116,3 +116,12 @@ class ProximalObjective(Value):
         ),
         description="Optimiser; its epochs and batch are unused",
     )
+
+    @model_validator(mode="after")
+    def _on_one_base(self) -> Self:
+        if self.training.lora is not None and self.critic.init == "reward":
+            raise ValueError(
+                "with LoRA policy and critic share one base, so the critic cannot start from the "
+                "reward model: set critic.init to policy"
+            )
+        return self

@@ -200,11 +200,14 @@ class Store:
             yield
 
     def forget(self, artifact: Artifact) -> None:
-        """Remove one artifact; what was made from it stays."""
+        """Remove one artifact, finished or not; what was made from it stays."""
         with self.lock(artifact):
-            self.manifest_exists(artifact)
+            if not self._unfinished(artifact).is_dir():
+                self.manifest_exists(artifact)
             trash = self.scratch()
-            os.rename(self.path(artifact), trash / artifact.key)
+            for folder in (self.path(artifact), self._unfinished(artifact)):
+                if folder.is_dir():
+                    os.rename(folder, trash / f"{folder.parent.parent.name}-{artifact.key}")
             shutil.rmtree(trash)
 
     def manifest_exists(self, artifact: Artifact) -> None:
@@ -224,10 +227,19 @@ class Store:
                 continue
         return sorted(found, key=lambda manifest: manifest.made)
 
+    def begun(self, kind: str | None = None) -> list[Artifact]:
+        """What a stage that was stopped could go on with, of one kind or all."""
+        return [
+            KINDS[folder.parent.name](key=folder.name)
+            for folder in sorted((self.root / ".unfinished").glob(f"{kind or '*'}/*"))
+            if folder.parent.name in KINDS and KEY.fullmatch(folder.name)
+        ]
+
     def find(self, prefix: str) -> Artifact:
         """The one artifact whose key (or kind/key) starts with `prefix`."""
         kind, _, key = prefix.rpartition("/")
-        hits = [a for a in self.receipts(kind or None) if a.key.startswith(key)]
+        known = {*self.receipts(kind or None), *self.begun(kind or None)}
+        hits = sorted((a for a in known if a.key.startswith(key)), key=lambda hit: hit.folder)
         if not hits or not key:
             raise Missing(f"no artifact with key {prefix!r} in {self.root}; see `alpacafarm ls`")
         if len(hits) > 1:

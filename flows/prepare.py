@@ -6,6 +6,7 @@ import tasks
 from alpacafarm_core import endpoints, sinks
 from alpacafarm_core.artifacts import Preferences
 from alpacafarm_core.farm import Farm, Start
+from alpacafarm_core.machine import Machine
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.settings import Sampling
@@ -40,6 +41,7 @@ def admitted(setup: Setup) -> Setup:
         endpoints.check(load(panel))
     check(setup.source)
     sinks.check()
+    Machine.here().check()
     pretrained(setup.base)
     return setup.replace(source=pinned(setup.source))
 

@@ -34,7 +34,8 @@ def train(
     reference: Policy | None = None,
 ) -> Made:
     """Train a policy on fixed data."""
-    models = (store().weights(policy), store().weights(reference or policy))
+    other = None if reference in (None, policy) else store().weights(reference)
+    models = (store().weights(policy), other)
     return _weights("train.offline:train", models, store().rows(data), objective)
 
 
@@ -47,13 +48,14 @@ def roll_out(
     reference: Policy | None = None,
 ) -> Made:
     """Train a policy on its own samples and a reward model's scores of them."""
-    models = tuple(store().weights(each) for each in (policy, reward, reference or policy))
+    other = None if reference in (None, policy) else store().weights(reference)
+    models = (store().weights(policy), store().weights(reward), other)
     return _weights("train.online:roll_out", models, store().read(instructions), objective)
 
 
 def _weights(
     function: str,
-    models: Path | tuple[Path, ...],
+    models: Path | tuple[Path | None, ...],
     rows: Path | pl.DataFrame,
     settings: Fitting | Objective | ProximalObjective,
 ) -> Made:

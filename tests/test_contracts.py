@@ -30,12 +30,13 @@ def test_a_broken_contract_is_a_failure_of_training():
 
 
 def test_pairs_that_are_the_same_on_both_sides_are_refused_by_row_and_words():
-    planted = GOOD[:8] + [pair([7, END], [7, END])] * 2
-    origin = Origin(range(20, 30), ["Name a red fruit that grows on trees."] * 10)
-    with pytest.raises(ContractBroken, match="2 of 10 pairs") as refused:
+    planted = GOOD[:8] + [pair([7, END], [7, END])] * 5
+    origin = Origin(range(20, 33), ["Name a red fruit that grows on trees."] * 13)
+    with pytest.raises(ContractBroken, match="5 of 13 pairs") as refused:
         contracts.sound(planted, END, origin)
     assert "row 28 (Name a red fruit that grows ...), row 29 (" in str(refused.value)
-    assert "raise max_length" in str(refused.value)
+    assert "call them ties (1.5)" in str(refused.value)
+    assert contracts.sound(planted[:-1], END)["identical"] == 4  # a coin may have decided so many
 
 
 def test_good_data_and_one_tie_among_many_pairs_are_only_counted():

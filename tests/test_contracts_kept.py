@@ -31,15 +31,15 @@ def scorer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tied(row: int) -> pl.DataFrame:
-    """Preferences with a pair of equal answers in one row, after one without a label."""
+    """Preferences with pairs of equal answers from one row on, after one without a label."""
     rows = preferences().with_row_index("row")
-    same = pl.when(pl.col("row") == row).then("output_1").otherwise("output_2")
+    same = pl.when(pl.col("row") >= row).then("output_1").otherwise("output_2")
     label = pl.when(pl.col("row") > 0).then("preference")
     return rows.with_columns(output_2=same, preference=label).drop("row")
 
 
 def test_equal_answers_are_refused_by_their_row_in_the_table(tiny, tmp_path):
-    with pytest.raises(ContractBroken, match=r"1 of 15 pairs .* row 6 \(Which of these is yellow"):
+    with pytest.raises(ContractBroken, match=r"10 of 15 pairs .* row 6 \(Which of these is yellow"):
         offline.train((tiny, None), tmp_path / "dpo", tied(6), DPO(training=TRAINING), EXACT)
     with pytest.raises(ContractBroken, match=r"row 6 \("):
         reward.fit(tiny, tmp_path / "rm", tied(6), Fitting(training=TRAINING), EXACT)

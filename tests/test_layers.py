@@ -28,6 +28,8 @@ EDGES = {
     f"{CORE}.store",
     f"{CORE}.surroundings",
     f"{CORE}.train.batches",
+    f"{CORE}.train.corpus",
+    f"{CORE}.train.reading",
     f"{CORE}.train.descent",
     f"{CORE}.train.forward",
     f"{CORE}.train.job",

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from alpacafarm_core import reward
-from alpacafarm_core.errors import BadInput
+from alpacafarm_core.errors import BadInput, StoreNotWritable
 from alpacafarm_core.methods.dpo import DPO
-from alpacafarm_core.objective import KLPenalty, ProximalObjective
-from alpacafarm_core.settings import Fitting, Sampling, Training
-from alpacafarm_core.train import checkpoint, offline, online
+from alpacafarm_core.objective import Critic, KLPenalty, ProximalObjective
+from alpacafarm_core.settings import Fitting, Lora, Sampling, Training
+from alpacafarm_core.train import checkpoint, models, offline, online
 from alpacafarm_core.train.checkpoint import Checkpoints, State
 from alpacafarm_core.train.engine import Alone
 from alpacafarm_core.train.logbook import TIMED
@@ -32,6 +32,10 @@ PPO = ProximalObjective(
     kl=KLPenalty(coef=0.1, target=2.0),
     sampling=Sampling(temperature=0.8, max_tokens=12),
     training=TRAINING.replace(schedule="constant", warmup=0.0),
+)
+ADAPTED = PPO.replace(
+    critic=Critic(init="policy"),
+    training=PPO.training.replace(lora=Lora(rank=4, dropout=0.5)),
 )
 Run = Callable[[Path], dict[str, Any]]
 
@@ -51,15 +55,16 @@ def scorer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(tiny: Path, scorer: Path) -> dict[str, Run]:
     """Each loop with all that it needs but the folder its weights go to."""
     dpo, fitting = DPO(training=TRAINING), Fitting(training=TRAINING, held_out=4)
-    models, data = (tiny, scorer, None), demonstrations()
+    folders, data = (tiny, scorer, None), demonstrations()
     return {
         "dpo": lambda out: offline.train((tiny, None), out, preferences(), dpo, EVERY_STEP),
         "reward": lambda out: reward.fit(tiny, out, preferences(6), fitting, EVERY_STEP),
-        "ppo": lambda out: online.roll_out(models, out, data, PPO, EVERY_STEP),
+        "ppo": lambda out: online.roll_out(folders, out, data, PPO, EVERY_STEP),
+        "adapters": lambda out: online.roll_out(folders, out, data, ADAPTED, EVERY_STEP),
     }
 
 
-@pytest.fixture(params=["dpo", "reward", "ppo"])
+@pytest.fixture(params=["dpo", "reward", "ppo", "adapters"])
 def run(request: pytest.FixtureRequest, tiny: Path, scorer: Path) -> Run:
     return runs(tiny, scorer)[request.param]
 
@@ -135,6 +140,27 @@ def test_a_changed_setting_is_refused_by_its_name(tiny, tmp_path):
     with pytest.raises(BadInput, match=r'machine.precision was "float32" and is "bfloat16"'):
         rough = EVERY_STEP.replace(precision="bfloat16")
         offline.train((tiny, None), out, data, DPO(training=TRAINING), rough)
+
+
+def test_what_is_computed_alike_is_gone_on_from_whatever_it_is_called(tiny, tmp_path, monkeypatch):
+    out, objective = tmp_path / "out", DPO(training=TRAINING)
+    offline.train((tiny, None), out, preferences(), objective, EVERY_STEP)
+    monkeypatch.setattr(models, "_cpu_has_bfloat16", lambda: False)
+    left_open = EVERY_STEP.replace(precision="auto", device="auto", engine="transformers")
+    assert offline.train((tiny, None), out, preferences(), objective, left_open)["steps"]
+    monkeypatch.setattr(models, "_cpu_has_bfloat16", lambda: True)
+    with pytest.raises(BadInput, match=r'machine.precision was "float32" and is "bfloat16"'):
+        offline.train((tiny, None), out, preferences(), objective, left_open)
+
+
+def test_a_disk_that_is_full_is_said_with_the_mend(tmp_path, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Alone, "save", full)
+    made = Checkpoints(tmp_path / "out", {}, EVERY_STEP)
+    with pytest.raises(StoreNotWritable, match=r"No space left on device\); make room"):
+        made.save(Alone([torch.nn.Linear(2, 1)], TRAINING), State(1))
 
 
 def test_a_micro_batch_is_speed_and_may_change(tiny, tmp_path):

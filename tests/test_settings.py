@@ -9,8 +9,8 @@ from alpacafarm_core.methods import METHODS
 from alpacafarm_core.methods.best_of_n import BestOfN
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.sft import SFT
-from alpacafarm_core.objective import KLPenalty
-from alpacafarm_core.settings import Fitting, Sampling
+from alpacafarm_core.objective import KLPenalty, ProximalObjective
+from alpacafarm_core.settings import Fitting, Lora, Sampling, Training
 from alpacafarm_core.setup import Setup
 
 
@@ -69,3 +69,33 @@ def test_a_variable_that_cannot_be_used_is_named_in_one_line(monkeypatch, name, 
     monkeypatch.setenv(f"ALPACAFARM_{name}", value)
     with pytest.raises(BadInput, match=f"^ALPACAFARM_{name}='{value}': {allowed}"):
         Machine.here()
+
+
+@pytest.mark.parametrize("name", Machine.model_fields)
+def test_every_field_of_the_machine_is_set_by_a_variable(name, monkeypatch):
+    words = {"device": "cpu", "precision": "bfloat16", "engine": "vllm", "gpus": "0,1"}
+    numbers = {bool: "yes", int: "3", float: "2.5"}
+    kind = Machine.model_fields[name].annotation
+    given = words.get(name) or numbers.get(kind, "hosts" if kind is str else "yes")
+    monkeypatch.setenv(f"ALPACAFARM_{name.upper()}", given)
+    assert getattr(Machine.here(), name) != Machine.model_fields[name].default
+
+
+def test_a_stage_of_deepspeed_is_0_to_3(monkeypatch):
+    monkeypatch.setenv("ALPACAFARM_ZERO", "4")
+    with pytest.raises(BadInput, match=r"ALPACAFARM_ZERO='4'.*less than or equal to 3"):
+        Machine.here()
+    assert (Machine().stage(), Machine(processes=2).stage(), Machine(offload=True).stage()) == (
+        0, 2, 2,
+    )  # fmt: skip
+
+
+def test_a_gpu_that_is_not_there_is_refused_at_the_door(monkeypatch):
+    monkeypatch.setattr("alpacafarm_core.machine._has_gpu", lambda: False)
+    with pytest.raises(BadInput, match="ALPACAFARM_DEVICE=cuda: no GPU here"):
+        Machine(device="cuda").check()
+
+
+def test_adapters_on_one_base_leave_the_critic_one_place_to_start():
+    with pytest.raises(ValidationError, match=r"set critic\.init to policy"):
+        ProximalObjective(training=Training(lora=Lora()))

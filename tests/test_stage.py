@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from alpacafarm_core.artifacts import Instructions
+from alpacafarm_core.errors import Missing
 from alpacafarm_core.lineage import because
 from tasks.stage import stage, unfinished
 
@@ -113,3 +114,14 @@ def test_a_stage_that_was_stopped_finds_what_it_left_until_it_is_finished(store)
     store.forget(made)
     with pytest.raises(KeyboardInterrupt):
         stopped_once(3)
+
+
+def test_what_was_left_unfinished_is_found_by_its_key_and_forgotten(store):
+    with pytest.raises(KeyboardInterrupt):
+        stopped_once(4)
+    begun = stopped_once.receipt(4)
+    assert store.begun() == [begun] == [store.find(begun.key[:6])]
+    store.forget(begun)
+    assert store.begun() == []
+    with pytest.raises(Missing):
+        store.find(begun.key)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from alpacafarm_core import reward
-from alpacafarm_core.errors import TrainingFailed
+from alpacafarm_core.errors import BadInput, TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import (
     KLPenalty,
@@ -25,6 +25,7 @@ from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.batches import Room, Tokens, alike, encode
 from alpacafarm_core.train.engine import Alone, accumulate
 from alpacafarm_core.train.models import load_policy, load_scorer
+from alpacafarm_core.train.team import TOGETHER
 from tests.tiny import demonstrations, preferences, tiny_model
 
 EXACT = Machine(device="cpu", precision="float32", micro_batch=4)
@@ -315,3 +316,20 @@ def test_prompts_that_leave_no_room_are_left_out_of_ppo(tiny, scorer, tmp_path):
     tight = PPO.replace(training=PPO.training.replace(max_length=13))
     with pytest.raises(TrainingFailed, match="raise max_length"):
         online.roll_out((tiny, scorer, None), tmp_path / "out", demonstrations(), tight, EXACT)
+
+
+def test_rows_longer_than_the_model_sees_are_refused_at_the_door(tiny, scorer, tmp_path):
+    long = TRAINING.replace(max_length=257)
+    with pytest.raises(BadInput, match="max_length 257 is more than the 256 tokens"):
+        offline.train(
+            (tiny, None), tmp_path / "out", demonstrations(), Imitation(training=long), EXACT
+        )
+    with pytest.raises(BadInput, match=r"lower training\.max_length"):
+        online.enrol((tiny, scorer, None), PPO.replace(training=long), EXACT)
+
+
+def test_each_process_needs_a_rollout(tiny, scorer, monkeypatch):
+    monkeypatch.setenv(TOGETHER, "yes")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="1 rollouts for 2 processes"):
+        online.enrol((tiny, scorer, None), PPO.replace(rollouts=1), EXACT)

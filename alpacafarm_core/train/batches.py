@@ -149,8 +149,10 @@ def packed(rows: Sequence[Sequence[Block]]) -> Padded:
 
 
 def first_fit(lengths: Sequence[int]) -> list[list[int]]:
-    """Which of these go into one row, none longer than the longest of them: longest first, each
-    into the first row that has room."""
+    """Which of these go into one row, so that no row is longer than the longest of them.
+
+    Longest first, each into the first row that has room.
+    """
     rows: list[list[int]] = []
     left: list[int] = []
     for at in sorted(range(len(lengths)), key=lambda at: -lengths[at]):

@@ -23,15 +23,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alpacafarm_core.errors import BadInput
+from alpacafarm_core.errors import BadInput, StoreNotWritable
 from alpacafarm_core.generate import weights_digest
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.train.engine import Engine, Team, gathered
+from alpacafarm_core.train.engine import Engine, gathered
+from alpacafarm_core.train.models import begin, precision
+from alpacafarm_core.train.team import Team
 from alpacafarm_core.values import Value
 
 SAID, HELD, RANDOM = "checkpoint.json", "held.safetensors", "random-{}"
 NOTHING = object()
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+UNREADABLE = (
+    OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +71,28 @@ class Checkpoints:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
         gathered(None)
-        engine.save(draft)
-        _save_random(draft / RANDOM.format(engine.team.rank))
+        self._write(engine, draft)
         gathered(None)
         if engine.team.leads:
             self._say(draft, state)
-            older = [each for each in self._found() if each != done]
-            shutil.rmtree(done, ignore_errors=True)
-            draft.rename(done)
-            for each in older:
-                shutil.rmtree(each)
+            # The same state may be there from before a kill; it stays until a newer one is.
+            shutil.rmtree(draft) if done.exists() else draft.rename(done)
+            for each in self._found():
+                if each != done:
+                    shutil.rmtree(each)
         gathered(None)
         self.last = time.monotonic()
         return True
+
+    def _write(self, engine: Engine, draft: Path) -> None:
+        try:
+            engine.save(draft)
+            _save_random(draft / RANDOM.format(engine.team.rank))
+        except (OSError, SafetensorError) as error:
+            raise StoreNotWritable(
+                f"{draft}: a checkpoint cannot be written ({error}); make room, or raise "
+                "ALPACAFARM_CHECKPOINT_SECONDS, and run again"
+            ) from error
 
     def latest(self, engine: Engine) -> State | None:
         """Bring engine and random numbers to where the last checkpoint was; None without one.
@@ -139,8 +152,8 @@ def origin(
         "settings": settings.model_dump(mode="json"),
         "models": {str(i): _weights(folder) for i, folder in enumerate(models)},
         "data": whole.hexdigest(),
-        "machine": {"precision": machine.precision, "processes": Team.here().size}
-        | {"zero": machine.zero, "engine": machine.engine},
+        "machine": {"precision": precision(machine), "device": begin(machine).type}
+        | {"processes": Team.here().size, "zero": machine.stage()},
     }
 
 

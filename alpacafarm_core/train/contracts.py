@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 SHOWN, WORDS = 5, 6
 
-IDENTICAL = 0.01
-"""Share of pairs that may be of equal responses: ties that a coin decided."""
+IDENTICAL, FEW = 0.01, 4
+"""Share of pairs that may be of equal responses, ties that a coin decided, and how many always."""
 
 UNENDED = 0.9
 """Share of responses that may lack the end token; a short limit cuts most samples of a policy."""
@@ -174,7 +174,7 @@ def finite(figures: Mapping[str, float], step: int, steps: int) -> None:
 
 def near(kl: float, limit: float, step: int) -> None:
     """The policy is within `limit` nats a response of its reference; `step` counts from 0."""
-    if not kl <= limit:
+    if not abs(kl) <= limit:
         raise ContractBroken(
             f"step {step + 1}: a response is {kl:.1f} nats from the reference, at most {limit:g} "
             "are allowed; raise kl.coef, lower the learning rate, or raise kl.limit"
@@ -190,10 +190,10 @@ def _refuse_empty(empty: Sequence[int], count: int, origin: Origin) -> None:
 
 
 def _refuse_identical(same: Sequence[int], count: int, origin: Origin) -> None:
-    if len(same) > IDENTICAL * count:
+    if len(same) > max(FEW, IDENTICAL * count):
         raise ContractBroken(
-            f"{len(same)} of {count} pairs are the same on both sides once cut to the longest "
-            f"length: {_rows(same, origin)}; raise max_length, or call them ties (1.5)"
+            f"{len(same)} of {count} pairs are the same on both sides, once cut to what the model "
+            f"reads: {_rows(same, origin)}; leave them out, or call them ties (1.5)"
         )
 
 

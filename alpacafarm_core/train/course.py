@@ -16,7 +16,8 @@ from alpacafarm_core.sampler import Sampler
 from alpacafarm_core.train.batches import tokenizer_digest
 from alpacafarm_core.train.engine import Engine, engaged
 from alpacafarm_core.train.lora import SharedCritic, take_up
-from alpacafarm_core.train.models import Loaded, load_policy, load_scorer
+from alpacafarm_core.train.models import Loaded, fits, load_policy, load_scorer
+from alpacafarm_core.train.team import Team
 
 
 class Course(NamedTuple):
@@ -37,13 +38,19 @@ def enrol(
 ) -> Course:
     """Load everybody: `models` are the folders of the start, the reward model and the reference.
 
-    Raises BadInput when the reward model has another tokenizer, or critics cannot start so.
+    Raises BadInput when the reward model has another tokenizer, or the model sees too little.
     """
     start, reward, reference = models
     policy, scorer = load_policy(start, machine), load_scorer(reward, machine)
     if tokenizer_digest(policy.tokenizer) != tokenizer_digest(scorer.tokenizer):
         raise BadInput(f"{start} and {reward} have different tokenizers; fit the reward on {start}")
+    fits(policy, start, objective.training.max_length)
+    if objective.rollouts < (size := Team.here().size):
+        raise BadInput(f"{objective.rollouts} rollouts for {size} processes; ask for more of them")
     critic = _critic(models, policy.model, objective, machine)
+    # Adapters come with dropout that is on; everything is looked at and learned without.
+    policy.model.eval()
+    critic.eval()
     is_base = objective.training.lora is not None and reference in (None, start)
     return Course(
         engine=engaged([policy.model, critic], objective.training, machine),
@@ -66,11 +73,6 @@ def _critic(
     """The reward model's or the policy's backbone, or an adapter on the latter; its head zero."""
     training, init = objective.training, objective.critic.init
     if training.lora is not None:
-        if init == "reward":
-            raise BadInput(
-                "with LoRA policy and critic share one base, so the critic cannot start from the "
-                "reward model: set critic.init to policy"
-            )
         take_up(policy, training)
         return SharedCritic(policy, training.lora, training.seed)
     critic = load_scorer(models[1] if init == "reward" else models[0], machine).model

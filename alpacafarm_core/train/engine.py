@@ -5,11 +5,10 @@ processes take part. Every process holds all rows, looks at its share of each ba
 and gets the figures of the whole batch.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +17,7 @@ from torch.nn import Module
 
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Training
+from alpacafarm_core.train.team import Team
 
 T = TypeVar("T")
 
@@ -25,23 +25,6 @@ WEIGHTS, OPTIMISER = "weights.safetensors", "optimiser.safetensors"
 
 MicroBatches = Sequence[Sequence[int]]
 Learn = Callable[[Sequence[int]], tuple[Tensor, dict[str, float]]]
-
-
-class Team(NamedTuple):
-    """The processes of this run: which one this is, from 0, and how many there are."""
-
-    rank: int
-    size: int
-
-    @classmethod
-    def here(cls) -> "Team":
-        """As the launcher says; one alone without a launcher."""
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes what all of them made."""
-        return self.rank == 0
 
 
 class Engine(Protocol):
@@ -73,7 +56,7 @@ class Engine(Protocol):
 
 def engaged(models: Sequence[Module], training: Training, machine: Machine) -> Engine:
     """The engine that the machine asks for: DeepSpeed for several processes, else one alone."""
-    if Team.here().size == 1 and not machine.zero:
+    if Team.here().size == 1 and not machine.stage():
         return Alone(models, training)
     from alpacafarm_core.train.zero import Zero
 
@@ -190,7 +173,7 @@ def together(machine: Machine) -> Iterator[Team]:
     """The processes of this run, able to talk to each other until the end of the block."""
     team = Team.here()
     is_open = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if is_open or (team.size == 1 and not machine.zero):
+    if is_open or (team.size == 1 and not machine.stage()):
         yield team
         return
     from alpacafarm_core.train.zero import connect

@@ -28,14 +28,15 @@ from typing import Any
 import polars as pl
 
 from alpacafarm_core import errors
-from alpacafarm_core.errors import BadInput, TrainingFailed
+from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.train.team import TOGETHER, Team
 from alpacafarm_core.values import Value
 
 CALL, RESULT, ROWS = "call.json", "result.json", "result.parquet"
 
-TOGETHER = ("reward:fit", "train.offline:train", "train.online:roll_out")
+TRAININGS = ("reward:fit", "train.offline:train", "train.online:roll_out")
 
 # One job at a time in this process: loading a model is not safe in several threads at once.
 HERE = threading.Lock()
@@ -125,9 +126,10 @@ def _call_apart(function: str, arguments: tuple[Any, ...], machine: Machine) -> 
         folder = Path(name)
         held = [_packed(each, folder, i) for i, each in enumerate((*arguments, machine))]
         asked = {"function": function, "arguments": held, "master": os.getpid()}
-        asked["host"] = socket.gethostname()
+        asked |= {"host": socket.gethostname(), "together": is_together(machine, function)}
         (folder / CALL).write_text(json.dumps(asked))
-        _run([*launcher(machine, function), str(folder)], function, folder, machine.deadline)
+        words = [*launcher(machine, function, folder), str(folder)]
+        _run(words, function, folder, machine.deadline)
         if (folder / ROWS).is_file():
             return pl.read_parquet(folder / ROWS)
         match json.loads((folder / RESULT).read_text()):
@@ -137,27 +139,22 @@ def _call_apart(function: str, arguments: tuple[Any, ...], machine: Machine) -> 
                 return result
 
 
-def launcher(machine: Machine, function: str) -> list[str]:
+def is_together(machine: Machine, function: str) -> bool:
+    """Whether a launcher starts this job: only trainings have something to do together."""
+    return machine.trains_together() and function in TRAININGS
+
+
+def launcher(machine: Machine, function: str, folder: Path) -> list[str]:
     """The words that start a job: alone, or a training in several processes here or elsewhere."""
     job, python = "alpacafarm_core.train.job", [sys.executable, "-m"]
-    if not machine.trains_together() or function not in TOGETHER:
+    if not is_together(machine, function):
         return [*python, job]
     if machine.hostfile:
-        hosts = ["--hostfile", machine.hostfile, "--master_addr", _first(machine.hostfile)]
+        hosts = ["--hostfile", machine.hostfile, "--master_addr", machine.first_host()]
         options = ["--no_ssh_check", "--no_local_rank", "--module"]
         return [*python, "deepspeed.launcher.runner", *hosts, *options, job]
-    here = ["--standalone", "--nproc_per_node", str(machine.processes), "--module"]
-    return [*python, "torch.distributed.run", *here, job]
-
-
-def _first(hostfile: str) -> str:
-    """The machine where all meet: the hostfile's first; raises BadInput where it names none."""
-    file = Path(hostfile)
-    lines = file.read_text().splitlines() if file.is_file() else []
-    for line in lines:
-        if named := line.partition("#")[0].split():
-            return named[0]
-    raise BadInput(f"{hostfile}: no machine in it; write lines as `worker-1 slots=8`")
+    here = ["--standalone", "--nproc_per_node", str(machine.processes)]
+    return [*python, "torch.distributed.run", *here, f"--log_dir={folder / 'log'}", "--module", job]
 
 
 def _run(words: Sequence[str], function: str, folder: Path, deadline: float) -> None:
@@ -222,7 +219,10 @@ def _unpacked(held: dict[str, Any], folder: Path) -> Any:
 
 def _serve(folder: Path) -> None:
     """Do what the folder asks; of several processes the first writes the result, any an error."""
-    asked, leads = json.loads((folder / CALL).read_text()), os.environ.get("RANK", "0") == "0"
+    asked = json.loads((folder / CALL).read_text())
+    if asked["together"]:
+        os.environ[TOGETHER] = "yes"
+    leads = Team.here().leads
     _follow(asked["master"], is_here=asked["host"] == socket.gethostname())
     arguments = [_unpacked(held, folder) for held in asked["arguments"]]
     try:

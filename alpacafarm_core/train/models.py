@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.train import lora
+from alpacafarm_core.train.team import Team
 
 SHARING = ("gpt_neox", "llama", "mistral", "olmo2", "qwen2", "qwen3")
 
@@ -105,6 +106,16 @@ def recompute(model: Any) -> None:
             layer.forward = _twice(layer, layer.forward)
 
 
+def fits(loaded: Loaded, folder: Path, max_length: int) -> None:
+    """Raise BadInput where rows may be longer than the model has positions."""
+    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    if positions is not None and max_length > positions:
+        raise BadInput(
+            f"max_length {max_length} is more than the {positions} tokens that {folder} can see; "
+            "lower training.max_length"
+        )
+
+
 def begin(machine: Machine) -> torch.device:
     """Set the number of threads the machine asks for; returns the device to compute on."""
     if machine.threads:
@@ -116,8 +127,8 @@ def begin(machine: Machine) -> torch.device:
         # transformers may import DeepSpeed, which else looks for a GPU and says that there is none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # A launcher gives each of its processes a GPU of its own.
-    number = os.environ.get("LOCAL_RANK")
-    return torch.device(f"cuda:{number}" if kind == "cuda" and number else kind)
+    team = Team.here()
+    return torch.device(f"cuda:{team.local}" if kind == "cuda" and team.size > 1 else kind)
 
 
 def precision(machine: Machine) -> str:

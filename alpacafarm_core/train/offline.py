@@ -27,7 +27,7 @@ from alpacafarm_core.train.descent import descend
 from alpacafarm_core.train.engine import Learn, engaged, together
 from alpacafarm_core.train.forward import response_logprobs
 from alpacafarm_core.train.lora import base_of, take_up
-from alpacafarm_core.train.models import Loaded, autocast, begin, load_policy, save, sharing
+from alpacafarm_core.train.models import Loaded, autocast, begin, fits, load_policy, save, sharing
 from alpacafarm_core.train.reading import Instructions, Reader, Source
 from alpacafarm_core.train.tokens import Example, Pair, each_encoded, each_pair, responses_of
 from alpacafarm_core.train.trial import Trial, check_on
@@ -74,6 +74,7 @@ def train(
         torch.manual_seed(objective.training.seed)
         start, reference = models
         policy = load_policy(start, machine)
+        fits(policy, start, objective.training.max_length)
         material = read(data, policy.tokenizer, objective)
         take_up(policy.model, objective.training)
         known: Known | None = None

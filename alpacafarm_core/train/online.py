@@ -9,6 +9,7 @@ off throughout.
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,12 @@ def roll_out(
     with together(machine), torch.random.fork_rng():
         torch.manual_seed(objective.training.seed)
         course = enrol(models, objective, machine)
-        prompts = _prompts(instructions, course)
-        _check_fit(course, max(prompts, key=len))
-        checkpoints = Checkpoints(out, origin(models, prompts, objective, machine), machine)
-        steps = _run(course, prompts, checkpoints)
-        course.sampler.close()
+        with closing(course.sampler):
+            prompts = _prompts(instructions, course)
+            _check_fit(course, max(prompts, key=len))
+            recipe = origin(models, prompts, objective, machine)
+            recipe["machine"]["sampler"] = type(course.sampler).__name__
+            steps = _run(course, prompts, Checkpoints(out, recipe, machine))
         with course.engine.whole():
             if course.engine.team.leads:
                 save(course.policy, out)
@@ -116,7 +118,7 @@ def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Rollout
     Each process takes its share of the prompts; all of them get all rollouts, so that whatever is
     computed over a step's rollouts is computed over the whole of them.
     """
-    sampling, (rank, size) = course.objective.sampling, course.engine.team
+    sampling, (rank, size, _) = course.objective.sampling, course.engine.team
     seeds = [seed_of(sampling.seed, f"rollout {at}", row) for row in range(len(prompts))]
     mine = slice(rank * len(prompts) // size, (rank + 1) * len(prompts) // size)
     with course.engine.whole():

@@ -73,7 +73,7 @@ def described(rollouts: Rollouts) -> dict[str, float]:
 
 def agreement(rollouts: Rollouts) -> dict[str, float]:
     """How far sampler and trainer are apart; nothing where the sampler told no probabilities."""
-    told = rollouts.mask.bool() & rollouts.sampled.isfinite()
+    told = rollouts.mask.bool() & ~rollouts.sampled.isnan()
     return gap(rollouts.sampled, rollouts.logprobs, told) if told.any() else {}
 
 

@@ -40,6 +40,7 @@ from alpacafarm_core.train.room import (
     predict,
     smallest_change,
 )
+from alpacafarm_core.train.team import Team
 from alpacafarm_core.train.tokens import Example
 
 log = logging.getLogger("alpacafarm.training")
@@ -119,7 +120,7 @@ def check(
     case = Case([shape_of(m, machine) for m in models], frozen, work, _speed(device, work.half))
     found = Found(predict(case), available(case, device, machine), False)
     log.info("predicted, of %s:\n%s", gib(found.free), found.need.table())
-    together = machine.trains_together() or machine.zero
+    together = machine.trains_together()
     sure = found.need.total if together or device.type == "cpu" else found.need.certain
     if sure > found.free:
         raise DoesNotFit(refusal(case, found, device))
@@ -151,8 +152,8 @@ def work_of(largest: Padded, examples: int, tokens: int, machine: Machine) -> Wo
         tokens=tokens,
         half=half,
         again=machine.activation_checkpointing,
-        processes=machine.processes,
-        zero=machine.zero,
+        processes=Team.here().size,
+        zero=machine.stage(),
         offload=machine.offload,
     )
 
@@ -213,7 +214,7 @@ def available(case: Case, device: torch.device, machine: Machine) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused + held
-    return free_of_host() // machine.processes + held
+    return free_of_host() // Team.here().size + held
 
 
 def free_of_host(root: Path = Path("/")) -> int:

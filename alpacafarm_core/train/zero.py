@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Training
-from alpacafarm_core.train.engine import Team, adamw, learning
+from alpacafarm_core.train.engine import adamw, learning
 from alpacafarm_core.train.models import begin
+from alpacafarm_core.train.team import Team
 
 T = TypeVar("T")
 
@@ -30,9 +31,6 @@ STATE = "deepspeed"
 def connect(machine: Machine) -> None:
     """Open the channel between the processes: gloo on a CPU, NCCL on GPUs."""
     on_cpu = begin(machine).type == "cpu"
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    for name, value in (alone | {"MASTER_PORT": "29400"}).items():
-        os.environ.setdefault(name, value)
     # DeepSpeed builds its operators with the ninja of this environment.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # What its own calls of torch will one day be called.
@@ -57,7 +55,7 @@ class Zero:
             optimizer=adamw(weights, training),
             config=configuration(training, machine, width),
         )
-        self.stage = machine.zero
+        self.stage = machine.stage()
 
     def see(self, look: Callable[[], T]) -> T:
         """Look through the engine, which fetches weights that are elsewhere."""
@@ -134,7 +132,7 @@ def configuration(training: Training, machine: Machine, width: int) -> dict[str,
     Weights of at most ten times the model's width, norms above all, stay in every process.
     """
     zero: dict[str, Any] = {
-        "stage": machine.zero or 2,
+        "stage": machine.stage(),
         "overlap_comm": False,
         "contiguous_gradients": True,
         "reduce_bucket_size": 50_000_000,
@@ -143,7 +141,7 @@ def configuration(training: Training, machine: Machine, width: int) -> dict[str,
     }
     if machine.offload:
         zero["offload_optimizer"] = {"device": "cpu"}
-        if machine.zero == 3:
+        if machine.stage() == 3:
             zero["offload_param"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": 1,
