@@ -11,16 +11,15 @@ import os
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from alpacafarm_core.completions import NoCompletion, api_key, body, http_client, path, read
 from alpacafarm_core.errors import BadInput
+from alpacafarm_core.gate import Gate
 from alpacafarm_core.llm import Answer, Request, failed, in_order
 from alpacafarm_core.pacing import Breaker, Limits, Pace, asked_wait
 
@@ -41,8 +40,6 @@ _REFUSED = {
 _BUSY = 429
 _UNAVAILABLE = 503
 _WORTH_ANOTHER_TRY = {408, 409, 425, _BUSY}
-# Seconds; it bounds how often a server is asked that answers at once.
-_APART = 0.0005
 # Seconds in which requests under way are dropped at an interrupt.
 _LETTING_GO = 10.0
 _OUT_OF_MONEY = "insufficient_quota"
@@ -184,7 +181,7 @@ class _Endpoint:
         self._base_url, self._limits = base_url, limits
         self._client = _client(base_url)
         self._pace = Pace(limits.concurrency)
-        self._gate = _Gate(self._pace)
+        self._gate = Gate(self._pace)
         self._breaker = Breaker(limits)
         self._finding_out, self._random = asyncio.Lock(), random.Random(0)
         self._groups = set[asyncio.Task[None]]()
@@ -315,49 +312,3 @@ def _refusal(error: "APIStatusError") -> _Trouble:
     is_final = status < 500 and status not in _WORTH_ANOTHER_TRY
     is_busy = status == _BUSY or (status == _UNAVAILABLE and wait > 0)
     return _Trouble(said, is_final=is_final, is_busy=is_busy, wait=wait)
-
-
-class _Gate:
-    """Lets in as many as the pace allows; those who come again go before those who are new.
-
-    One at a time, a moment apart: an event loop works on all that are there in turns, so requests
-    that were sent together would come back together and stay so, the endpoint idle in between.
-    """
-
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
-        self._inside, self._last = 0, 0.0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @asynccontextmanager
-    async def place(self, is_first: bool) -> AsyncIterator[None]:
-        """A place of one's own, waited for."""
-        turn = asyncio.get_running_loop().create_future()
-        (self._waiting.append if is_first else self._waiting.appendleft)(turn)
-        self._admit()
-        try:
-            await turn
-            yield
-        finally:
-            # Cancelled while waiting, or between being let in and noticing.
-            self._inside -= turn.done() and not turn.cancelled()
-            self._admit()
-
-    def _admit(self) -> None:
-        """Let in the next one if it is time, else see to it when it is."""
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft()
-        if self._timer or not self._waiting or self._inside >= int(self._pace.limit):
-            return
-        wait = max(self._pace.not_before, self._last + _APART) - time.monotonic()
-        if wait <= 0:
-            self._waiting.popleft().set_result(None)
-            self._inside += 1
-            self._last = time.monotonic()
-            wait = _APART
-        self._timer = asyncio.get_running_loop().call_later(wait, self._again)
-
-    def _again(self) -> None:
-        self._timer = None
-        self._admit()
