@@ -22,18 +22,18 @@ from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.scoring import scorer
 from alpacafarm_core.settings import Fitting
-from alpacafarm_core.train.batches import Padded, Room, alike, batch_of, padded, plan
+from alpacafarm_core.train.batches import Padded, Room, alike, batch_of, padded
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
-from alpacafarm_core.train.contracts import Origin, above_length, sound, unstuck
+from alpacafarm_core.train.contracts import Origin, above_length, sound
 from alpacafarm_core.train.corpus import Corpus
-from alpacafarm_core.train.descent import descend
-from alpacafarm_core.train.engine import Learn, engaged, together
+from alpacafarm_core.train.descent import descended
+from alpacafarm_core.train.engine import Learn, together
 from alpacafarm_core.train.forward import response_scores
 from alpacafarm_core.train.lora import take_up
 from alpacafarm_core.train.models import Loaded, autocast, begin, load_scorer, save, sharing
 from alpacafarm_core.train.reading import Instructions, Reader, Source, held_out
 from alpacafarm_core.train.tokens import Pair, Tokens, each_pair
-from alpacafarm_core.train.trial import Trial, check_on
+from alpacafarm_core.train.trial import Trial
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -116,13 +116,7 @@ def _descended(
         return _batch(scorer.model, [learned[row] for row in rows], machine)
 
     trial = Trial([scorer.model], learned, training.batch, partial(lesson, course), batch)
-    check_on(trial, machine)
-    engine = engaged([scorer.model], training, course.machine)
-    plans = plan(course.split.learned, training, Room.of(course.machine))
-    scorer.model.train()
-    steps = descend(engine, training, plans, partial(lesson, course), checkpoints)
-    unstuck(steps, training.batch)
-    scorer.model.eval()
+    engine, steps = descended(trial, training, checkpoints, machine)
     with engine.whole():
         if engine.team.leads:
             save(scorer, out)

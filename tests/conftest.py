@@ -62,3 +62,26 @@ def prefect(prefect_server, tmp_path: Path):
         }
     ):
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random Llama that trains in moments."""
+    from tests.tiny import tiny_model
+
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def scorer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a reward model fitted from it."""
+    from alpacafarm_core import reward
+    from alpacafarm_core.machine import Machine
+    from alpacafarm_core.settings import Fitting, Training
+    from tests.tiny import preferences
+
+    training = Training(learning_rate=3e-3, epochs=3, batch=8, max_length=256)
+    machine = Machine(device="cpu", precision="float32", micro_batch=4)
+    folder = tmp_path_factory.mktemp("scorer")
+    reward.fit(tiny, folder, preferences(12), Fitting(training=training, held_out=4), machine)
+    return folder

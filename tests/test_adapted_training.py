@@ -16,17 +16,12 @@ from alpacafarm_core.objective import Critic, Objective, ProximalObjective
 from alpacafarm_core.settings import Fitting, Lora, Sampling, Training
 from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.models import load_policy, load_scorer
-from tests.tiny import demonstrations, preferences, tiny_model
+from tests.tiny import demonstrations, preferences
 
 EXACT = Machine(device="cpu", precision="float32", micro_batch=4)
 TRAINING = Training(
     learning_rate=2e-2, epochs=4, batch=8, max_length=256, lora=Lora(rank=8, alpha=16)
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def data(objective: Objective):

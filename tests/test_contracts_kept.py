@@ -18,18 +18,6 @@ from tests.tiny import demonstrations, preferences, tiny_model
 FROZEN = TRAINING.replace(learning_rate=1e-12, batch=2, epochs=3)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def scorer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scorer")
-    reward.fit(tiny, folder, preferences(12), Fitting(training=TRAINING, held_out=4), EXACT)
-    return folder
-
-
 def tied(row: int) -> pl.DataFrame:
     """Preferences with pairs of equal answers from one row on, after one without a label."""
     rows = preferences().with_row_index("row")

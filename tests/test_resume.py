@@ -21,7 +21,7 @@ from alpacafarm_core.train.checkpoint import Checkpoints, State
 from alpacafarm_core.train.engine import Alone
 from alpacafarm_core.train.logbook import TIMED
 from tests.test_training import EXACT
-from tests.tiny import demonstrations, preferences, tiny_model
+from tests.tiny import demonstrations, preferences
 
 EVERY_STEP = EXACT.replace(checkpoint_seconds=0)
 TRAINING = Training(learning_rate=3e-3, epochs=3, batch=8, max_length=256)
@@ -38,18 +38,6 @@ ADAPTED = PPO.replace(
     training=PPO.training.replace(lora=Lora(rank=4, dropout=0.5)),
 )
 Run = Callable[[Path], dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def scorer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scorer")
-    reward.fit(tiny, folder, preferences(12), Fitting(training=TRAINING, held_out=4), EXACT)
-    return folder
 
 
 def runs(tiny: Path, scorer: Path) -> dict[str, Run]:

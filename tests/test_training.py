@@ -26,7 +26,7 @@ from alpacafarm_core.train.batches import Room, Tokens, alike, encode
 from alpacafarm_core.train.engine import Alone, accumulate
 from alpacafarm_core.train.models import load_policy, load_scorer
 from alpacafarm_core.train.team import TOGETHER
-from tests.tiny import demonstrations, preferences, tiny_model
+from tests.tiny import demonstrations, preferences
 
 EXACT = Machine(device="cpu", precision="float32", micro_batch=4)
 TRAINING = Training(learning_rate=3e-3, epochs=6, batch=8, max_length=256)
@@ -68,11 +68,6 @@ class Mean(Objective):
     def loss(self, batch: Plain) -> Tensor:
         gap = batch.chosen / batch.chosen_length - batch.rejected / batch.rejected_length
         return -logsigmoid(gap)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -248,14 +243,6 @@ PPO = ProximalObjective(
     sampling=Sampling(temperature=1.0, max_tokens=12),
     training=TRAINING.replace(learning_rate=1e-3, schedule="constant", warmup=0.0),
 )
-
-
-@pytest.fixture(scope="session")
-def scorer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scorer")
-    training = TRAINING.replace(epochs=3)
-    reward.fit(tiny, folder, preferences(12), Fitting(training=training, held_out=4), EXACT)
-    return folder
 
 
 def share_of_even_ids(scorer, rows: list[Tokens], machine: Machine) -> list[float]:

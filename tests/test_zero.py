@@ -25,7 +25,7 @@ from alpacafarm_core.train.job import _surroundings, call_together, launcher
 from alpacafarm_core.train.team import TOGETHER, Team
 from tests.test_resume import PPO, TRAINING, untimed
 from tests.test_training import EXACT
-from tests.tiny import demonstrations, preferences, tiny_model
+from tests.tiny import demonstrations, preferences
 
 SLOW = 1e-4  # epsilon of AdamW, which else makes a rounding error in a tiny gradient a whole step
 HERE = EXACT.replace(threads=1, checkpoint_seconds=0)
@@ -57,18 +57,6 @@ def main() -> None:
         notes = trainings(tiny, scorer, out, machine)
         if team.leads:
             (out / "notes.json").write_text(json.dumps(notes))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def scorer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scorer")
-    reward.fit(tiny, folder, preferences(12), Fitting(training=TRAINING, held_out=4), EXACT)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Training
+from alpacafarm_core.train.batches import Room, plan
 from alpacafarm_core.train.checkpoint import Checkpoints, State
-from alpacafarm_core.train.contracts import finite
-from alpacafarm_core.train.engine import Engine, Learn, MicroBatches, accumulate
+from alpacafarm_core.train.contracts import finite, unstuck
+from alpacafarm_core.train.engine import Engine, Learn, MicroBatches, accumulate, engaged
 from alpacafarm_core.train.logbook import Logbook
+from alpacafarm_core.train.trial import Trial, check_on
 
 Lesson = Callable[[list[int]], Learn]
 
@@ -35,6 +38,24 @@ def step(engine: Engine, training: Training, at: int, steps: int) -> dict[str, f
     figures = {"grad_norm": engine.step(now), "learning_rate": now}
     finite(figures, at, steps)
     return figures
+
+
+def descended(
+    trial: Trial, training: Training, checkpoints: Checkpoints, machine: Machine
+) -> tuple[Engine, list[dict[str, float]]]:
+    """All steps of one model over fixed examples, once they are seen to fit; and their figures.
+
+    Raises what `check_on`, `descend` and `unstuck` do.
+    """
+    (model,) = trial.models
+    check_on(trial, machine)
+    engine = engaged(trial.models, training, machine)
+    plans = plan(trial.examples, training, Room.of(machine))
+    model.train()
+    steps = descend(engine, training, plans, trial.lesson, checkpoints)
+    unstuck(steps, training.batch)
+    model.eval()
+    return engine, steps
 
 
 def descend(

@@ -19,18 +19,18 @@ from torch.nn.utils.rnn import pad_sequence
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import OF_PAIRS, OF_TOKENS, Objective, view_of
-from alpacafarm_core.train.batches import Padded, Room, alike, batch_of, plan
+from alpacafarm_core.train.batches import Padded, Room, alike, batch_of
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
-from alpacafarm_core.train.contracts import Origin, sound, unstuck
+from alpacafarm_core.train.contracts import Origin, sound
 from alpacafarm_core.train.corpus import Corpus, Known
-from alpacafarm_core.train.descent import descend
-from alpacafarm_core.train.engine import Learn, engaged, together
+from alpacafarm_core.train.descent import descended
+from alpacafarm_core.train.engine import Learn, together
 from alpacafarm_core.train.forward import response_logprobs
 from alpacafarm_core.train.lora import base_of, take_up
 from alpacafarm_core.train.models import Loaded, autocast, begin, fits, load_policy, save, sharing
 from alpacafarm_core.train.reading import Instructions, Reader, Source
 from alpacafarm_core.train.tokens import Example, Pair, each_encoded, each_pair, responses_of
-from alpacafarm_core.train.trial import Trial, check_on
+from alpacafarm_core.train.trial import Trial
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -94,15 +94,9 @@ def _descended(
     course: Course, checkpoints: Checkpoints, finish: Callable[[], None]
 ) -> list[dict[str, float]]:
     """All steps of the objective's training; `finish` is called by one process with the result."""
-    training, examples = course.objective.training, course.examples
-    looks = partial(lesson, course), partial(_batch, course)
-    check_on(Trial([course.model], examples, training.batch, *looks), course.machine)
-    engine = engaged([course.model], training, course.machine)
-    plans = plan(examples, training, Room.of(course.machine))
-    course.model.train()
-    steps = descend(engine, training, plans, partial(lesson, course), checkpoints)
-    unstuck(steps, training.batch)
-    course.model.eval()
+    training, looks = course.objective.training, (partial(lesson, course), partial(_batch, course))
+    trial = Trial([course.model], course.examples, training.batch, *looks)
+    engine, steps = descended(trial, training, checkpoints, course.machine)
     with engine.whole():
         if engine.team.leads:
             finish()
