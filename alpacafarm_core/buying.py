@@ -110,15 +110,9 @@ def _buy(batches: Sequence[Batch], ask: Ask, ledger: Ledger) -> Bought:
         errors = [answer.error for _, answer in group if answer.error]
         return Bought(len(purchases), cost, _rejected(batches, group), errors)
 
-    bought, groups = Bought(0, 0.0, set(), []), arrivals(ask, requests, CHUNK)
-    for group in groups:
-        try:
-            bought = bought.and_then(put_away(group))
-        except KeyboardInterrupt as interrupt:
-            # All of this group, if only some of it is there, and what has arrived since.
-            put_away(group)
-            put_away(groups.throw(interrupt))
-            raise
+    bought = Bought(0, 0.0, set(), [])
+    for group in arrivals(ask, requests, CHUNK):
+        bought = bought.and_then(put_away(group))
     return bought
 
 

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from alpacafarm_core.completions import NoCompletion, api_key, body, http_client, path, read
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.gate import Gate
+from alpacafarm_core.interrupts import deferred
 from alpacafarm_core.llm import Answer, Request, failed, in_order
 from alpacafarm_core.pacing import Breaker, Limits, Pace, asked_wait
 
@@ -70,9 +72,9 @@ class OpenAICompatible:
     def arrivals(self, requests: Sequence[Request]) -> Iterator[list[Arrived]]:
         """Groups of answers in the order in which they come: all that has arrived meanwhile.
 
-        An interrupt, thrown in or while one waits, drops what is under way; what has arrived by
-        then is handed over before it goes on. When another thread closes the client meanwhile,
-        concurrent.futures' CancelledError is raised.
+        Ctrl-C drops what is under way; what has arrived by then is handed over before it is raised.
+        When another thread closes the client meanwhile, concurrent.futures' CancelledError is
+        raised.
         """
         inbox = _Inbox()
         with self._lock:
@@ -80,9 +82,10 @@ class OpenAICompatible:
             work = asyncio.run_coroutine_threadsafe(
                 inbox.filled(running.endpoint, requests), running.loop
             )
-        work.add_done_callback(lambda _: inbox.news.set())
+        work.add_done_callback(lambda _: inbox.news.put(None))
         try:
-            yield from inbox.groups(len(requests), work)
+            with deferred(inbox.stop):
+                yield from inbox.groups(len(requests), work)
         finally:
             work.cancel()
 
@@ -127,8 +130,9 @@ class _Inbox:
     """Answers on their way from the event loop's thread to the one that asked."""
 
     def __init__(self) -> None:
-        self.news = threading.Event()
-        self._over = threading.Event()
+        # A queue that a signal's handler may put into.
+        self.news = SimpleQueue[None]()
+        self._is_stopped, self._over = False, threading.Event()
         self._arrived: list[Arrived] = []
 
     async def filled(self, endpoint: "_Endpoint", requests: Sequence[Request]) -> None:
@@ -141,26 +145,29 @@ class _Inbox:
     def put(self, index: int, answer: Answer) -> None:
         """One has arrived."""
         self._arrived.append((index, answer))
-        self.news.set()
+        self.news.put(None)
+
+    def stop(self) -> None:
+        """No more is wanted; `groups` ends with what is there."""
+        self._is_stopped = True
+        self.news.put(None)
 
     def groups(self, count: int, work: "Future[None]") -> Iterator[list[Arrived]]:
         """All that are there each time one looks, until there were `count` or `work` failed."""
         seen = 0
-        try:
-            while seen < count:
-                self.news.wait()
-                self.news.clear()
-                if group := self._arrived[seen:]:
-                    seen += len(group)
-                    yield group
-                elif work.done():
-                    work.result()
-        except KeyboardInterrupt:
-            # First nothing more is asked, or answers would be bought that nobody puts away.
-            work.cancel()
-            self._over.wait(_LETTING_GO)
-            yield self._arrived[seen:]
-            raise
+        while seen < count:
+            self.news.get()
+            if self._is_stopped:
+                # First nothing more is asked, or answers would be bought that nobody puts away.
+                work.cancel()
+                self._over.wait(_LETTING_GO)
+                yield self._arrived[seen:]
+                return
+            if group := self._arrived[seen:]:
+                seen += len(group)
+                yield group
+            elif work.done():
+                work.result()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alpacafarm_core.errors import Damaged, StoreNotWritable
+from alpacafarm_core.interrupts import deferred
 from alpacafarm_core.llm import Answer, Request
 
 _TABLES = """
@@ -165,11 +166,15 @@ class Ledger:
 
         An interrupt waits for that: what is handed over here has been paid.
         """
-        try:
-            self._append(purchases)
-        except KeyboardInterrupt:
-            self._append(purchases)
-            raise
+        calls = [purchase.call for purchase in purchases]
+        rows = [
+            (key, purchase.call.key, position)
+            for purchase in purchases
+            for position, key in enumerate(purchase.rows)
+        ]
+        with deferred(), self._transaction() as file:
+            file.executemany(f"INSERT OR IGNORE INTO calls VALUES ({'?,' * 9}?)", calls)
+            file.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", rows)
 
     def samples_known(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The samples of policies remembered under these keys."""
@@ -205,17 +210,6 @@ class Ledger:
                 place = self.path.with_name(f"{self.path.name}-claims")
                 self._claimed = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             return self._claimed
-
-    def _append(self, purchases: Sequence[Purchase]) -> None:
-        calls = [purchase.call for purchase in purchases]
-        rows = [
-            (key, purchase.call.key, position)
-            for purchase in purchases
-            for position, key in enumerate(purchase.rows)
-        ]
-        with self._transaction() as file:
-            file.executemany(f"INSERT OR IGNORE INTO calls VALUES ({'?,' * 9}?)", calls)
-            file.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", rows)
 
     def _select(self, query: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
         wanted = list(dict.fromkeys(keys))

@@ -3,7 +3,7 @@
 `Ask` is the only way judges reach a model. A fake is a function.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -69,11 +69,8 @@ class Streams(Protocol):
 
 def arrivals(
     ask: Ask, requests: Sequence[Request], chunk: int
-) -> Generator[list[tuple[int, Answer]], None, None]:
-    """Groups of answers worth remembering together: those of a stream, else of `chunk` requests.
-
-    A KeyboardInterrupt thrown in is raised again, where something arrived meanwhile after that.
-    """
+) -> Iterator[list[tuple[int, Answer]]]:
+    """Groups of answers worth remembering together: those of a stream, else of `chunk` requests."""
     if isinstance(ask, Streams):
         yield from ask.arrivals(requests)
         return

@@ -1,5 +1,6 @@
 """Annotating: a row is judged once, in either order, and nothing is made up."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from alpacafarm_core.artifacts import Candidates, Preferences
 from alpacafarm_core.buying import CHUNK
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import Ledger, Purchase
+from alpacafarm_core.interrupts import deferred
 from alpacafarm_core.llm import Answer, Request, failed
 from alpacafarm_core.panel import Annotator, Panel, load
 from alpacafarm_core.world import judges
@@ -304,17 +306,15 @@ def test_an_interrupt_while_answers_are_put_away_keeps_all_that_came(ledger: Led
     class Interrupted(Ledger):
         def append(self, purchases: Sequence[Purchase]) -> None:
             if presses and presses.pop():
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
             super().append(purchases)
 
     class Streaming(Fake):
         def arrivals(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
             answers = list(enumerate(self(requests)))
-            try:
+            with deferred():
                 yield answers[:1]
-            except KeyboardInterrupt:
                 yield answers[1:3]
-                raise
 
     with pytest.raises(KeyboardInterrupt):
         judge(pairs_of(4), panel_of(), Streaming(), Interrupted(ledger.path))

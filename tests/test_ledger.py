@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,10 +49,12 @@ def test_an_interrupt_waits_for_the_answers_in_hand(tmp_path: Path) -> None:
     presses = ["Ctrl-C"]
 
     class Interrupted(Ledger):
-        def _append(self, purchases: Sequence[Purchase]) -> None:
-            if presses and presses.pop():
-                raise KeyboardInterrupt
-            super()._append(purchases)
+        @contextmanager
+        def _transaction(self) -> Iterator[sqlite3.Connection]:
+            with super()._transaction() as file:
+                if presses and presses.pop():
+                    signal.raise_signal(signal.SIGINT)
+                yield file
 
     ledger = Interrupted(tmp_path / "ledger.sqlite")
     with pytest.raises(KeyboardInterrupt):
