@@ -116,6 +116,40 @@ class Preferences(Table):
     }
 
 
+class Ranked(Preferences):
+    """Pairs made from answers with a number each; `output_1` is always the preferred one.
+
+    `gold` is a third answer to be imitated ("" where there is none), `gap` the difference of the
+    pair's numbers, `win_1` and `win_2` how probably each output wins against all samples of its
+    prompt, itself included, null where none were compared.
+    """
+
+    kind = "ranked"
+    columns: ClassVar[Columns] = {
+        **Preferences.columns,
+        "gold": TEXT,
+        "gold_ids": IDS,
+        "gap": REAL,
+        "win_1": REAL,
+        "win_2": REAL,
+    }
+
+
+class Logps(Table):
+    """A policy's log-probability, in nats, of every token of every response of a table.
+
+    `row` is the number of the response's row there and `side` 0 for the chosen or only response, 1
+    for the rejected one; rows too long to be learned from are left out.
+    """
+
+    kind = "logps"
+    columns: ClassVar[Columns] = {
+        "row": WHOLE,
+        "side": WHOLE,
+        "logprobs": pl.List(pl.Float32()),
+    }
+
+
 class Leaderboard(Table):
     """One row a model; win rates, errors and coverage in percent, prices in US dollars."""
 

@@ -5,7 +5,7 @@ writes down what it was asked. A reference policy that is not given is the polic
 from, so plain DPO is measured against its start and iterated methods refresh it without saying so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from alpacafarm_core.artifacts import (
@@ -13,12 +13,14 @@ from alpacafarm_core.artifacts import (
     Demonstrations,
     Instructions,
     Leaderboard,
+    Logps,
     Preferences,
+    Ranked,
     Scores,
 )
-from alpacafarm_core.objective import Objective, ProximalObjective
+from alpacafarm_core.objective import Objective, ProximalObjective, view_of
 from alpacafarm_core.panel import Panel
-from alpacafarm_core.settings import Fitting, Rule, Sampling, Truth
+from alpacafarm_core.settings import Fitting, Looking, Ranking, Rule, Sampling, Truth
 from alpacafarm_core.setup import Pretrained, Source, Split
 from alpacafarm_core.values import Value
 from alpacafarm_core.weights import Policy, RewardModel
@@ -43,6 +45,30 @@ class Evaluation(Value):
     truth: Scores | None = None
 
 
+class Known(Value):
+    """What a training is told of its reference: how that judges the data, or the model itself."""
+
+    given: Logps | None = None
+    mismatched: Logps | None = None
+    reference: Policy | None = None
+
+    @classmethod
+    def of(
+        cls, reference: Policy, objective: Objective, look: Callable[[Looking], Logps]
+    ) -> "Known":
+        """What the objective's loss asks for; `look` has the reference look at the data."""
+        names, longest = view_of(objective)._fields, objective.training.max_length
+        asks, mixes = any(name.startswith("ref_") for name in names), "mixed_chosen" in names
+        strange = "mismatch_kl" in names
+        return cls(
+            given=look(Looking(max_length=longest)) if asks else None,
+            mismatched=(
+                look(Looking(responses="mismatched", max_length=longest)) if strange else None
+            ),
+            reference=reference if mixes else None,
+        )
+
+
 class Farm(Protocol):
     """Every stage."""
 
@@ -62,9 +88,9 @@ class Farm(Protocol):
         """Labels somebody recorded, for prompts that are not evaluated."""
 
     def generate(
-        self, policy: Policy, instructions: Instructions, sampling: Sampling
+        self, policy: Policy, instructions: Instructions | Demonstrations, sampling: Sampling
     ) -> Candidates:
-        """Answers of a policy, as it decodes."""
+        """Answers of a policy, as it decodes, to prompts or to those of demonstrations."""
 
     def annotate(self, candidates: Candidates, rivals: Candidates, panel: Panel) -> Preferences:
         """The panel's label of each pair; the same table twice pairs a policy's own samples."""
@@ -74,6 +100,9 @@ class Farm(Protocol):
 
     def select(self, scored: Scores | Preferences, rule: Rule) -> Demonstrations:
         """The answers worth imitating."""
+
+    def rank(self, scored: Scores, ranking: Ranking) -> Ranked:
+        """Pairs of answers to one prompt, by their numbers."""
 
     def prefer(self, chosen: Demonstrations, rejected: Candidates) -> Preferences:
         """Pairs whose order is known without a judge."""
@@ -89,6 +118,9 @@ class Farm(Protocol):
         reference: Policy | None = None,
     ) -> Policy:
         """A policy trained on fixed data."""
+
+    def look(self, policy: Policy, data: Demonstrations | Preferences, looking: Looking) -> Logps:
+        """What a policy makes of every response; `train` asks for it where its loss does."""
 
     def roll_out(
         self,

@@ -1,6 +1,7 @@
 """Method: frozen settings with one verb."""
 
-from typing import Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.settings import Scale
@@ -12,6 +13,9 @@ class Method(Value):
     """A way from the start to a policy; the defaults of a subclass are its paper's."""
 
     name: str
+
+    sources: ClassVar[Mapping[str, str]] = {}
+    """Where each default is from, by setting; a group of settings may stand for all of its own."""
 
     @classmethod
     def at(cls, scale: Scale) -> Self:

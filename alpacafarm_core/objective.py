@@ -3,12 +3,14 @@
 A view is a named tuple of tensors. The offline loop reads the annotation of `loss`, builds that
 view and runs no reference model when the view has no `ref_` field. What a field may be called is
 `OF_TOKENS` for one answer a row and `OF_PAIRS` for two; a new view only combines those names.
-B is examples, R response tokens. Flows read these classes for their forms, so torch is imported
-only where a loss is computed.
+B is examples, R response tokens. A mean over the tokens of a batch is a loss of each example too:
+its tokens' loss divided by the batch's mean length. Flows read these classes for their forms, so
+torch is imported only where a loss is computed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_type_hints
 
 from pydantic import Field, model_validator
@@ -21,7 +23,16 @@ if TYPE_CHECKING:
 
 OF_TOKENS = frozenset({"logprobs", "ref_logprobs", "mask"})
 OF_PAIRS = frozenset(
-    {"chosen", "rejected", "ref_chosen", "ref_rejected", "chosen_length", "rejected_length"}
+    {
+        *("chosen", "rejected", "ref_chosen", "ref_rejected"),  # sums of log-probabilities
+        *("chosen_length", "rejected_length"),  # tokens
+        *("mean_chosen_length", "mean_gold_length"),  # tokens a response of the whole batch
+        "gold",  # sum for a third response, to be imitated
+        *("chosen_win", "rejected_win"),  # probability to win against the other samples
+        "mismatch_kl",  # the batch's mean log-ratio on responses to other prompts
+        "carried",  # what `carry` makes of the steps before
+        *("mixed_chosen", "mixed_rejected"),  # sums under policy and reference mixed by `mix`
+    }
 )
 
 
@@ -41,6 +52,99 @@ class PairLogps(NamedTuple):
     ref_rejected: Tensor
 
 
+class ContrastLogps(NamedTuple):
+    """Sums for both responses, no reference, and the batch's mean chosen length; each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    mean_chosen_length: Tensor
+
+
+class MeanLogps(NamedTuple):
+    """Sums for both responses and their tokens, no reference; each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_length: Tensor
+    rejected_length: Tensor
+
+
+class LengthLogps(NamedTuple):
+    """A pair with its reference, the tokens of each response, and of the batch's; each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+    chosen_length: Tensor
+    rejected_length: Tensor
+    mean_chosen_length: Tensor
+
+
+class TripleLogps(NamedTuple):
+    """A pair and a gold response to imitate, no reference; each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_length: Tensor
+    rejected_length: Tensor
+    gold: Tensor
+    mean_gold_length: Tensor
+
+
+class UnpairedLogps(NamedTuple):
+    """A pair with its reference, and the batch's KL on mismatched responses; each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+    mismatch_kl: Tensor
+
+
+class WinLogps(NamedTuple):
+    """A pair with its reference, and how probably each response wins; each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+    chosen_win: Tensor
+    rejected_win: Tensor
+
+
+class CarriedLogps(NamedTuple):
+    """A pair with its reference, and a statistic of the steps before; each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+    carried: Tensor
+
+
+class MixedLogps(NamedTuple):
+    """A pair with its reference, its sums under a mixture, and a statistic; each [B]."""
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+    mixed_chosen: Tensor
+    mixed_rejected: Tensor
+    carried: Tensor
+
+
+class Past(NamedTuple):
+    """The figures of the steps that were taken, means over the batch, of how many in all."""
+
+    figures: Sequence[Mapping[str, float]] = ()
+    steps: int = 1
+
+
+NO_PAST = Past()
+
+
 class Objective(Value):
     """What a policy is trained for on fixed data."""
 
@@ -48,6 +152,14 @@ class Objective(Value):
 
     def loss(self, batch: Any) -> Tensor:
         """One loss per example, [B], or per response token, [B, R]; no reduction."""
+        raise NotImplementedError
+
+    def carry(self, past: Past) -> float:
+        """A running statistic, as a function of the figures of the steps before."""
+        raise NotImplementedError
+
+    def mix(self) -> float:
+        """Weight w of the mixed logits (1 + w) * policy - w * reference."""
         raise NotImplementedError
 
 

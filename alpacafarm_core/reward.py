@@ -20,6 +20,7 @@ from torch.nn.functional import logsigmoid
 
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.objective import NO_PAST, Past
 from alpacafarm_core.scoring import scorer
 from alpacafarm_core.settings import Fitting
 from alpacafarm_core.train.batches import Padded, Room, alike, batch_of, padded
@@ -192,7 +193,7 @@ def _split(preferences: Source, scorer: Loaded, fitting: Fitting) -> Split:
     )
 
 
-def lesson(course: Course, rows: Sequence[int]) -> Learn:
+def lesson(course: Course, rows: Sequence[int], _: Past = NO_PAST) -> Learn:
     """What one micro-batch adds to a batch of these rows: loss with gradient, and the figures."""
 
     def learn(micro: Sequence[int]) -> tuple[Tensor, dict[str, float]]:

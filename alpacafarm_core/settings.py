@@ -6,7 +6,7 @@ What only makes a run faster or fit is in `machine.py` and never here.
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from alpacafarm_core.values import Value
 
@@ -81,6 +81,30 @@ class Rule(Value):
     keep: Literal["best", "chosen"] = Field(
         default="best", description="Top score, or preferred output"
     )
+
+
+class Looking(Value):
+    """Which responses of a table a policy looks at."""
+
+    responses: Literal["given", "mismatched"] = Field(
+        default="given", description="Its own, or the chosen ones of other prompts"
+    )
+    max_length: int = Field(default=512, ge=8, description="Tokens of prompt and response")
+
+
+class Ranking(Value):
+    """Which answers of a prompt make a pair; 1 is the best, 2 the second, -1 the worst."""
+
+    chosen: int = Field(default=1, description="Place of the chosen answer")
+    rejected: int = Field(default=-1, description="Place of the rejected answer")
+    gold: int | None = Field(default=None, description="Place of an answer to imitate")
+
+    @model_validator(mode="after")
+    def _on_the_list(self) -> Self:
+        places = [place for place in (self.chosen, self.rejected, self.gold) if place is not None]
+        if 0 in places or len(set(places)) < len(places):
+            raise ValueError("places differ and count from 1, or from -1 at the end")
+        return self
 
 
 class Truth(Value):

@@ -22,17 +22,19 @@ from alpacafarm_core.artifacts import (
     Demonstrations,
     Instructions,
     Leaderboard,
+    Logps,
     Preferences,
+    Ranked,
     Scores,
     Table,
 )
 from alpacafarm_core.estimate import Estimate, estimated
-from alpacafarm_core.farm import Evaluation, Judge
+from alpacafarm_core.farm import Evaluation, Judge, Known
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.method import Method
 from alpacafarm_core.objective import Objective, ProximalObjective
 from alpacafarm_core.panel import Panel
-from alpacafarm_core.settings import Fitting, Rule, Sampling
+from alpacafarm_core.settings import Fitting, Looking, Ranking, Rule, Sampling
 from alpacafarm_core.setup import Pretrained, Setup, Source, Split
 from alpacafarm_core.store import Store
 from alpacafarm_core.weights import Policy, RewardModel
@@ -41,8 +43,9 @@ from tasks.stage import Stage, opened, root
 
 A = TypeVar("A", bound=Artifact)
 ORDER = (
-    *("base", "instructions", "demonstrations", "published", "recorded", "train", "generate"),
-    *("annotate", "select", "prefer", "fit_reward", "roll_out", "score", "tally"),
+    *("base", "instructions", "demonstrations", "published", "recorded", "train_policy"),
+    *("generate", "annotate", "select", "rank", "prefer", "look", "fit_reward", "roll_out"),
+    *("score", "tally"),
 )
 TYPICAL = 500
 """Demonstrations whose lengths stand for those of answers nobody has drawn yet."""
@@ -118,7 +121,7 @@ class Planner:
         return self._note(tasks.recorded, (source,), lambda: sources.recorded(source))
 
     def generate(
-        self, policy: Policy, instructions: Instructions, sampling: Sampling
+        self, policy: Policy, instructions: Instructions | Demonstrations, sampling: Sampling
     ) -> Candidates:
         """Answers, imagined to be as long as demonstrations."""
         asked = (policy, instructions, sampling)
@@ -143,6 +146,10 @@ class Planner:
         """The answers worth imitating."""
         return self._note(tasks.select, (scored, rule))
 
+    def rank(self, scored: Scores, ranking: Ranking) -> Ranked:
+        """Pairs of answers to one prompt."""
+        return self._note(tasks.rank, (scored, ranking))
+
     def prefer(self, chosen: Demonstrations, rejected: Candidates) -> Preferences:
         """Pairs whose order is known."""
         return self._note(tasks.prefer, (chosen, rejected), lambda: self._rows(rejected))
@@ -159,7 +166,13 @@ class Planner:
         reference: Policy | None = None,
     ) -> Policy:
         """A policy trained on fixed data."""
-        return self._note(tasks.train, (policy, data, objective, reference))
+        measure = reference or policy
+        known = Known.of(measure, objective, lambda looking: self.look(measure, data, looking))
+        return self._note(tasks.train_policy, (policy, data, objective, known))
+
+    def look(self, policy: Policy, data: Demonstrations | Preferences, looking: Looking) -> Logps:
+        """What a policy makes of every response."""
+        return self._note(tasks.look, (policy, data, looking))
 
     def roll_out(
         self,

@@ -3,10 +3,10 @@
 from tasks.annotate import annotate
 from tasks.generate import generate
 from tasks.judge import score
-from tasks.select import prefer, select
+from tasks.select import prefer, rank, select
 from tasks.sources import base, demonstrations, instructions, published, recorded
 from tasks.tally import tally
-from tasks.train import fit_reward, roll_out, train
+from tasks.train import fit_reward, look, roll_out, train, train_policy
 
 __all__ = [
     "annotate",
@@ -15,12 +15,15 @@ __all__ = [
     "fit_reward",
     "generate",
     "instructions",
+    "look",
     "prefer",
     "published",
+    "rank",
     "recorded",
     "roll_out",
     "score",
     "select",
     "tally",
     "train",
+    "train_policy",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from alpacafarm_core import parts
-from alpacafarm_core.artifacts import Candidates, Instructions
+from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.side_by_side import call_beside
@@ -17,7 +17,9 @@ from tasks.stage import ledger, stage, store
 
 
 @stage(Candidates, version=1)
-def generate(policy: Policy, instructions: Instructions, sampling: Sampling) -> Made:
+def generate(
+    policy: Policy, instructions: Instructions | Demonstrations, sampling: Sampling
+) -> Made:
     """Sample a policy as it decodes; answers known to the ledger are not drawn again."""
     folder, machine = store().weights(policy), Machine.here()
     rows = store().read(instructions)

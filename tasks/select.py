@@ -3,8 +3,9 @@
 import polars as pl
 
 from alpacafarm_core import select as core
-from alpacafarm_core.artifacts import Candidates, Demonstrations, Preferences, Scores
-from alpacafarm_core.settings import Rule
+from alpacafarm_core.artifacts import Candidates, Demonstrations, Preferences, Ranked, Scores
+from alpacafarm_core.pairs import ranked
+from alpacafarm_core.settings import Ranking, Rule
 from alpacafarm_core.store import Made
 from tasks.stage import stage, store
 
@@ -13,6 +14,12 @@ from tasks.stage import stage, store
 def select(scored: Scores | Preferences, rule: Rule) -> pl.DataFrame:
     """Keep the best answer of each prompt, or the preferred one of each pair."""
     return core.select(store().read(scored), rule)
+
+
+@stage(Ranked, version=1)
+def rank(scored: Scores, ranking: Ranking) -> pl.DataFrame:
+    """Pairs of answers to one prompt, by their scores."""
+    return ranked(store().read(scored), ranking)
 
 
 @stage(Preferences, version=1)

@@ -7,13 +7,15 @@ from typing import Any
 import polars as pl
 
 from alpacafarm_core import plots
-from alpacafarm_core.artifacts import Demonstrations, Instructions, Preferences
+from alpacafarm_core.artifacts import Demonstrations, Instructions, Logps, Preferences
+from alpacafarm_core.farm import Known
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import Objective, ProximalObjective
-from alpacafarm_core.settings import Fitting
+from alpacafarm_core.settings import Fitting, Looking
 from alpacafarm_core.store import Made
 from alpacafarm_core.train.job import call_together
 from alpacafarm_core.weights import Policy, RewardModel
+from tasks.generate import written
 from tasks.progress import following, publish
 from tasks.stage import stage, store, unfinished
 
@@ -26,17 +28,40 @@ def fit_reward(policy: Policy, preferences: Preferences, fitting: Fitting) -> Ma
     return _weights("reward:fit", store().weights(policy), store().rows(preferences), fitting)
 
 
+@stage(Logps, version=1)
+def look(policy: Policy, data: Demonstrations | Preferences, looking: Looking) -> Made:
+    """What a policy makes of every response of a table, token by token."""
+    folder = store().weights(policy)
+    return Made(written("train.reference:look", [(folder, store().rows(data), looking)]))
+
+
 @stage(Policy, version=1)
+def train_policy(
+    policy: Policy, data: Demonstrations | Preferences, objective: Objective, known: Known
+) -> Made:
+    """Train a policy on fixed data; of the reference is `known` what the loss asks for."""
+    reference = known.reference
+    other = None if reference in (None, policy) else store().weights(reference)
+    logps = (known.given, known.mismatched)
+    files = [None if each is None else store().rows(each) for each in logps]
+    models, rows = (store().weights(policy), other), (store().rows(data), *files)
+    return _weights("train.offline:train", models, rows, objective)
+
+
 def train(
     policy: Policy,
     data: Demonstrations | Preferences,
     objective: Objective,
     reference: Policy | None = None,
-) -> Made:
-    """Train a policy on fixed data."""
-    other = None if reference in (None, policy) else store().weights(reference)
-    models = (store().weights(policy), other)
-    return _weights("train.offline:train", models, store().rows(data), objective)
+) -> Policy:
+    """Train a policy on fixed data.
+
+    What the reference makes of the data is looked at in a stage of its own, so that objectives
+    share it.
+    """
+    measure = reference or policy
+    known = Known.of(measure, objective, lambda looking: look(measure, data, looking))
+    return train_policy(policy, data, objective, known)
 
 
 @stage(Policy, version=1)
@@ -56,7 +81,7 @@ def roll_out(
 def _weights(
     function: str,
     models: Path | tuple[Path | None, ...],
-    rows: Path | pl.DataFrame,
+    rows: Path | pl.DataFrame | tuple[Path | None, ...],
     settings: Fitting | Objective | ProximalObjective,
 ) -> Made:
     """Weights, with the figures of every step beside them as Parquet and as a plot.

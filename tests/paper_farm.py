@@ -17,6 +17,7 @@ YIELDS = {
     "score": artifacts.Scores,
     "select": artifacts.Demonstrations,
     "prefer": artifacts.Preferences,
+    "rank": artifacts.Ranked,
     "fit_reward": weights.RewardModel,
     "train": weights.Policy,
     "roll_out": weights.Policy,

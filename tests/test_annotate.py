@@ -14,8 +14,8 @@ from alpacafarm_core.answers import Json
 from alpacafarm_core.artifacts import Candidates, Preferences
 from alpacafarm_core.buying import CHUNK
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.ledger import Ledger, Purchase
 from alpacafarm_core.interrupts import deferred
+from alpacafarm_core.ledger import Ledger, Purchase
 from alpacafarm_core.llm import Answer, Request, failed
 from alpacafarm_core.panel import Annotator, Panel, load
 from alpacafarm_core.world import judges

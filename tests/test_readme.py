@@ -13,7 +13,11 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-FOLDED = {"alpacafarm_core/world/asking", "alpacafarm_core/world/answering"}
+FOLDED = {
+    "alpacafarm_core/methods",
+    "alpacafarm_core/world/answering",
+    "alpacafarm_core/world/asking",
+}
 
 
 def described() -> list[str]:
@@ -24,7 +28,7 @@ def described() -> list[str]:
             name = path.relative_to(ROOT).as_posix()
             folder, _, file = name.rpartition("/")
             if file == "__init__.py":
-                if folder not in {*FOLDED, "alpacafarm_core/methods"}:
+                if folder not in FOLDED:
                     continue
                 name = folder + "/"
             elif folder in FOLDED:

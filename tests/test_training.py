@@ -25,6 +25,7 @@ from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.batches import Room, Tokens, alike, encode
 from alpacafarm_core.train.engine import Alone, accumulate
 from alpacafarm_core.train.models import load_policy, load_scorer
+from alpacafarm_core.train.reference import reference_logprobs
 from alpacafarm_core.train.team import TOGETHER
 from tests.tiny import demonstrations, preferences
 
@@ -78,7 +79,7 @@ def course(tiny: Path, objective: Objective, machine: Machine) -> offline.Course
     policy = load_policy(tiny, machine)
     data = preferences() if isinstance(objective, Contrast) else demonstrations()
     examples = offline.read(data, policy.tokenizer, objective).examples
-    known = offline.reference_logprobs(policy, examples, machine)
+    known = reference_logprobs(policy, examples, machine)
     return offline.Course(policy.model, examples, known, objective, machine)
 
 

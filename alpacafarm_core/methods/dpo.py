@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 class DPO(Objective, Method):
     """Fit the policy to preferences directly, against the policy it starts from."""
+
+    sources: ClassVar[Mapping[str, str]] = {
+        "beta": "Rafailov et al. 2023; AlpacaFarm",
+        "training": "AlpacaFarm's DPO recipe",
+    }
 
     name: Literal["dpo"] = "dpo"
     beta: float = Field(default=0.1, gt=0, description="Strength of the reference")

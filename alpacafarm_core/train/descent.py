@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.objective import Past
 from alpacafarm_core.settings import Training
 from alpacafarm_core.train.batches import Room, plan
 from alpacafarm_core.train.checkpoint import Checkpoints, State
@@ -13,7 +14,7 @@ from alpacafarm_core.train.engine import Engine, Learn, MicroBatches, accumulate
 from alpacafarm_core.train.logbook import Logbook
 from alpacafarm_core.train.trial import Trial, check_on
 
-Lesson = Callable[[list[int]], Learn]
+Lesson = Callable[[list[int], Past], Learn]
 
 
 def rate(training: Training, step: int, steps: int) -> float:
@@ -67,15 +68,15 @@ def descend(
 ) -> list[dict[str, float]]:
     """One optimiser step for each batch of the plan; the figures of every step.
 
-    `lesson` takes the rows of a batch and gives what is learned from one of its micro-batches. Goes
-    on from the last checkpoint where there is one; a figure that is not a number raises
-    ContractBroken.
+    `lesson` takes the rows of a batch, and what the steps before were like, and gives what is
+    learned from one of its micro-batches. Goes on from the last checkpoint where there is one; a
+    figure that is not a number raises ContractBroken.
     """
     begun, steps = checkpoints.latest(engine) or State(0), len(plans)
     book = Logbook(checkpoints.feed if engine.team.leads else None, begun.history)
     for at, micro_batches in islice(enumerate(plans), begun.step, steps):
         rows = [row for micro in micro_batches for row in micro]
-        figures = accumulate(engine, micro_batches, lesson(rows))
+        figures = accumulate(engine, micro_batches, lesson(rows, Past(book.history, steps)))
         finite(figures, at, steps)
         book.note(at, steps, figures | step(engine, training, at, steps))
         checkpoints.save(engine, State(at + 1, book.history), is_last=at + 1 == steps)

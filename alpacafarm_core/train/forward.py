@@ -28,6 +28,21 @@ def response_logprobs(model: Any, batch: Padded, temperature: float = 1.0) -> Te
 
 
 @torch.no_grad()
+def mixed_logprobs(model: Any, reference: Any, batch: Padded, weight: float) -> Tensor:
+    """Log-probabilities under the logits (1 + weight) * policy - weight * reference, [N, R]."""
+    if not weight:
+        return response_logprobs(model, batch)
+    ours, theirs = _predicting(model, batch), _predicting(reference, batch)
+    width, head, other = ours.shape[-1], _head(model), _head(reference)
+
+    def mixed(hidden: Tensor) -> Tensor:
+        return (1 + weight) * head(hidden[:, :width]) - weight * other(hidden[:, width:])
+
+    found = token_logprobs(torch.cat([ours, theirs], -1), batch.targets[batch.mask], mixed)
+    return _spread(found, batch.mask)
+
+
+@torch.no_grad()
 def judged(model: Any, batch: Padded, temperature: float = 1.0) -> Judged:
     """Log-probabilities and entropies at a temperature, without gradient."""
     hidden, head = _predicting(model, batch), tempered(_head(model), temperature)

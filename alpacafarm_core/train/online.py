@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.generate import seed_of
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.objective import ProximalObjective
+from alpacafarm_core.objective import NO_PAST, Past, ProximalObjective
 from alpacafarm_core.reward import scores
 from alpacafarm_core.sampler import Sample
 from alpacafarm_core.train import rl
@@ -155,7 +155,13 @@ def learned(rollouts: Rollouts, kl_coef: float, objective: ProximalObjective) ->
     return found._replace(advantages=white * trust)
 
 
-def lesson(course: Course, rollouts: Rollouts, taught: rl.Advantages, rows: Sequence[int]) -> Learn:
+def lesson(
+    course: Course,
+    rollouts: Rollouts,
+    taught: rl.Advantages,
+    rows: Sequence[int],
+    _: Past = NO_PAST,
+) -> Learn:
     """What one micro-batch adds to a minibatch of these rollouts: losses of policy and critic.
 
     Means are over the response tokens of the whole minibatch. The figures are parts of both losses

@@ -23,6 +23,7 @@ from torch import nn
 
 from alpacafarm_core.errors import DoesNotFit
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.objective import Past
 from alpacafarm_core.train import lean
 from alpacafarm_core.train.batches import Padded, Room, alike
 from alpacafarm_core.train.corpus import Corpus
@@ -65,14 +66,14 @@ class Found(NamedTuple):
 class Trial(NamedTuple):
     """A training to be tried: who learns from which examples, so many a step, and who looks on.
 
-    `lesson` takes a batch's rows and gives what is learned from one of its micro-batches, `batch`
-    is such a micro-batch.
+    `lesson` takes a batch's rows, and what the steps before were like, and gives what is learned
+    from one of its micro-batches; `batch` is such a micro-batch.
     """
 
     models: Sequence[Any]
     examples: Sequence[Example]
     size: int
-    lesson: Callable[[list[int]], Learn]
+    lesson: Callable[[list[int], Past], Learn]
     batch: Callable[[list[int]], Padded]
     frozen: Frozen = NOTHING
 
@@ -88,7 +89,7 @@ def check_on(trial: Trial, machine: Machine) -> Found | None:
     largest, micro = max(parts, key=lambda each: each[0].ids.numel())
 
     def micro_step() -> None:
-        lesson(rows)(micro)[0].backward()  # type: ignore[no-untyped-call]
+        lesson(rows, Past())(micro)[0].backward()  # type: ignore[no-untyped-call]
 
     work = work_of(largest, len(micro), tokens, machine)
     return check(models, micro_step, work, machine, frozen)

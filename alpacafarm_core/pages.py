@@ -1,0 +1,112 @@
+"""The pages of the methods: what a page says of settings and formula is the source's own.
+
+    python -m alpacafarm_core.pages [--check]
+
+The part of `docs/methods/<name>.md` between two markers is written from the class, its docstrings
+and its sources; what a run showed, and what it did not, stands below and is written by hand.
+"""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alpacafarm_core.method import Method
+from alpacafarm_core.methods import METHODS
+from alpacafarm_core.objective import Objective
+from alpacafarm_core.settings import Training
+from alpacafarm_core.values import Value
+
+BEGIN, END = "<!-- from the source -->", "<!-- by hand -->"
+BELOW = "\n## What our run showed\n\n## What it does not show\n"
+FOLDER = Path(__file__).parents[1] / "docs" / "methods"
+
+
+def page(method: type[Method]) -> str:
+    """The part of a method's page that comes from its source, markers included."""
+    module = inspect.getmodule(method)
+    title, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
+    told = [f"# `{name_of(method)}`", title, inspect.cleandoc(method.__doc__ or ""), rest]
+    recipe = inspect.getdoc(method.optimise)
+    told.append(f"**How:** {recipe}")
+    told += [f"**Loss:** {said}" for said in losses(method)]
+    told.append("## Settings")
+    table = ["| setting | default | what | source |", "|---|---|---|---|"]
+    table += [f"| `{where}` | {value} | {what} | {source} |" for where, value, what, source in
+              settings(method)]  # fmt: skip
+    return "\n\n".join([BEGIN, *filter(None, told), "\n".join(table), END]) + "\n"
+
+
+def name_of(method: type[Method]) -> str:
+    """What the method is called everywhere."""
+    return str(method.model_fields["name"].default)
+
+
+def losses(method: type[Method]) -> Iterator[str]:
+    """Docstrings of the pure losses that stand beside the class."""
+    if not issubclass(method, Objective):
+        return
+    module = inspect.getmodule(method)
+    for name, held in vars(module).items():
+        if name.endswith("_loss") and inspect.getmodule(held) is module:
+            yield inspect.getdoc(held) or ""
+
+
+def settings(method: type[Method]) -> Iterator[tuple[str, str, str, str]]:
+    """Of each setting with a default of its own: where, what, its description and its source."""
+    for where, value, what in leaves(method.model_validate({})):
+        yield where, f"`{value}`", what, source_of(method, where)
+
+
+def source_of(method: type[Method], where: str) -> str:
+    """Where a default is from; a group stands for its own settings. Empty when nobody says."""
+    parts = where.split(".")
+    for end in range(len(parts), 0, -1):
+        if said := method.sources.get(".".join(parts[:end])):
+            return said
+    return ""
+
+
+def leaves(
+    of: Value, before: str = "", plain: Value | None = None
+) -> Iterator[tuple[str, Any, str]]:
+    """Settings by their path, with value and description; of an optimiser only those that differ
+    from its own defaults.
+    """
+    for name, field in type(of).model_fields.items():
+        value, where = getattr(of, name), f"{before}{name}"
+        if not before and name == "name":
+            continue
+        if isinstance(value, Value):
+            optimiser = Training() if isinstance(value, Training) else None
+            yield from leaves(value, f"{where}.", optimiser)
+        elif plain is None or getattr(plain, name) != value:
+            yield where, value, field.description or ""
+
+
+def main() -> None:
+    """Write every page anew, or say which ones are not as their source is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = [name for name, method in METHODS.items() if not _is_written(name, method, check)]
+    if stale:
+        sys.exit(f"{', '.join(stale)}: run `python -m alpacafarm_core.pages`")
+
+
+def _is_written(name: str, method: type[Method], check: bool) -> bool:
+    file = FOLDER / f"{name}.md"
+    held = file.read_text() if file.is_file() else ""
+    made = page(method)
+    if check:
+        return held.startswith(made)
+    below = held.partition(f"{END}\n")[2] or BELOW
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(made + below)
+    return True
+
+
+if __name__ == "__main__":
+    main()
