@@ -21,6 +21,7 @@ from alpacafarm_core.values import Value
 
 BEGIN, END = "<!-- from the source -->", "<!-- by hand -->"
 BELOW = "\n## What our run showed\n\n## What it does not show\n"
+UNSAID, ALWAYS = ("name", "seed"), ("learning_rate", "epochs", "batch")
 FOLDER = Path(__file__).parents[1] / "docs" / "methods"
 
 
@@ -72,17 +73,17 @@ def source_of(method: type[Method], where: str) -> str:
 def leaves(
     of: Value, before: str = "", plain: Value | None = None
 ) -> Iterator[tuple[str, Any, str]]:
-    """Settings by their path, with value and description; of an optimiser only those that differ
-    from its own defaults.
+    """Settings by their path, with value and description; no seeds, and of an optimiser little
+    that is as everywhere.
     """
     for name, field in type(of).model_fields.items():
         value, where = getattr(of, name), f"{before}{name}"
-        if not before and name == "name":
+        if name in UNSAID:
             continue
         if isinstance(value, Value):
             optimiser = Training() if isinstance(value, Training) else None
             yield from leaves(value, f"{where}.", optimiser)
-        elif plain is None or getattr(plain, name) != value:
+        elif plain is None or name in ALWAYS or getattr(plain, name) != value:
             yield where, value, field.description or ""
 
 

@@ -1,43 +1,47 @@
-"""Every method: what it asks of the farm, in order."""
+"""Every method: settings that can be told apart, refused and traced, and a page."""
+
+from typing import Any
 
 import pytest
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ValidationError
 
+from alpacafarm_core import pages
 from alpacafarm_core.methods import METHODS
 from alpacafarm_core.settings import Fitting, Training
-from alpacafarm_core.weights import BestOf, Policy
-from tests.paper_farm import START, PaperFarm
 
-RECIPES = {
-    "sft": ["train(base, demonstrations)"],
-    "feedme": ["select(preferences)", "train(sft, select1)"],
-    "dpo": ["train(sft, preferences)"],
-    "best_of_n": ["fit_reward(sft, preferences)"],
-    "ppo": ["fit_reward(sft, preferences)", "roll_out(sft, fit_reward1, instructions)"],
-}
+NAMES = sorted(METHODS)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
-def test_a_method_asks_the_farm_for_the_steps_of_its_paper(name):
-    farm = PaperFarm()
-    policy = METHODS[name].at("small").optimise(farm, START)
-    assert farm.asked == RECIPES[name]
-    assert isinstance(policy, Policy)
+def outside(name: str) -> list[tuple[str, Any]]:
+    """Settings of a method, each with a value just beyond its bound."""
+    fields = METHODS[name].model_fields.items()
+    return [(field, beyond) for field, held in fields for beyond in _beyond(held.metadata)]
 
 
-def test_best_of_n_keeps_the_weights_and_changes_the_decoding():
-    policy = METHODS["best_of_n"](n=4).optimise(PaperFarm(), START)
-    assert policy.key == START.policy.key
-    assert isinstance(policy.decode, BestOf) and policy.decode.n == 4
+def _beyond(bounds: list[Any]) -> list[Any]:
+    found: list[Any] = []
+    for bound in bounds:
+        match bound:
+            case Ge(ge=least):
+                found.append(least - 1)
+            case Gt(gt=least):
+                found.append(least)
+            case Le(le=most):
+                found.append(most + 1)
+            case Lt(lt=most):
+                found.append(most)
+    return found
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_method_is_settings_that_survive_json(name):
     for scale in ("smoke", "small", "paper"):
         method = METHODS[name].at(scale)
         assert METHODS[name].model_validate_json(method.model_dump_json()) == method
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_seed_reaches_every_seed_of_a_method(name):
     assert '"seed":42' not in METHODS[name]().seeded(7).model_dump_json()
 
@@ -45,3 +49,47 @@ def test_a_seed_reaches_every_seed_of_a_method(name):
 def test_a_seed_that_was_chosen_is_kept():
     chosen = Fitting(training=Training(seed=3)).seeded(7)
     assert (chosen.seed, chosen.training.seed) == (7, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_the_papers_scale_a_method_is_its_defaults(name):
+    assert METHODS[name].at("paper") == METHODS[name]()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_default_has_a_source(name):
+    assert [where for where, _, _, source in pages.settings(METHODS[name]) if not source] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_source_is_of_a_setting(name):
+    known = {where for where, _, _, _ in pages.settings(METHODS[name])}
+    for told in METHODS[name].sources:
+        assert any(where == told or where.startswith(f"{told}.") for where in known), told
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_setting_is_refused_by_name(name):
+    with pytest.raises(ValidationError, match="betta"):
+        METHODS[name].model_validate({"betta": 1})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_value_out_of_range_is_refused_with_the_fields_name(name):
+    for field, value in outside(name):
+        with pytest.raises(ValidationError, match=field):
+            METHODS[name].model_validate({field: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_of_a_method_is_as_its_source(name):
+    page = pages.FOLDER / f"{name}.md"
+    assert page.is_file(), "run `python -m alpacafarm_core.pages`"
+    assert page.read_text().startswith(pages.page(METHODS[name]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_says_what_was_seen_and_what_was_not(name):
+    below = (pages.FOLDER / f"{name}.md").read_text().partition(pages.END)[2]
+    shown, _, missing = below.partition("## What it does not show")
+    assert len(shown.split()) > 8 and len(missing.split()) > 3

@@ -4,7 +4,8 @@ No weights change. Draws are at temperature 1, as in AlpacaFarm, so compare it w
 well as with SFT at its own lower temperature.
 """
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -16,6 +17,13 @@ from alpacafarm_core.weights import BestOf, Policy, RewardModel
 
 class BestOfN(Method):
     """Let a reward model choose among n answers."""
+
+    sources: ClassVar[Mapping[str, str]] = {
+        "n": "AlpacaFarm: the peak of its simulated curve",
+        "temperature": "AlpacaFarm",
+        "top_p": "the whole distribution; AlpacaFarm's helper took 0.9",
+        "fitting": "AlpacaFarm's reward model",
+    }
 
     name: Literal["best_of_n"] = "best_of_n"
     n: int = Field(default=16, ge=1, le=1024, description="Answers drawn per prompt")

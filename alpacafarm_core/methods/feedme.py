@@ -3,7 +3,8 @@
 AlpacaFarm released weights but no code; the recipe here is its SFT recipe, from the SFT model.
 """
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -16,6 +17,10 @@ from alpacafarm_core.weights import Policy
 
 class FeedME(Method):
     """Imitate the answers that were preferred, forget the others."""
+
+    sources: ClassVar[Mapping[str, str]] = {
+        "objective": "AlpacaFarm, SFT10k; its FeedME code is not public"
+    }
 
     name: Literal["feedme"] = "feedme"
     objective: SFT = Field(default=SFT(), description="How the chosen answers are imitated")

@@ -8,7 +8,8 @@ out, the end token is looked for in the sampled ids, and an answer that never en
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -21,6 +22,16 @@ from alpacafarm_core.weights import Policy
 
 class PPO(Method):
     """Sample, score with a reward model, and improve within a trust region."""
+
+    sources: ClassVar[Mapping[str, str]] = {
+        "fitting": "AlpacaFarm's reward model",
+        "objective": "AlpacaFarm",
+        "objective.kl.coef": "AlpacaFarm, simulated preferences",
+        "objective.kl.estimator": "Schulman 2020; AlpacaFarm clamps at 0",
+        "objective.kl.limit": "ours: a run beyond it is lost",
+        "objective.shaping.missing_eos": "AlpacaFarm's penalty, there off",
+        "objective.shaping.importance_cap": "ours: off",
+    }
 
     name: Literal["ppo"] = "ppo"
     fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")

@@ -5,7 +5,8 @@ Left out: packing several demonstrations into one row, which changes no figure a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 class SFT(Objective, Method):
     """Imitate demonstrations, token by token."""
+
+    sources: ClassVar[Mapping[str, str]] = {"training": "AlpacaFarm, SFT10k"}
 
     name: Literal["sft"] = "sft"
     training: Training = Field(default=Training(), description="AlpacaFarm's SFT10k recipe")

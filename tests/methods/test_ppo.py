@@ -1,0 +1,47 @@
+"""PPO."""
+
+from tests.methods import defaults_of, steps_of
+
+
+def test_its_steps():
+    assert steps_of("ppo") == [
+        "fit_reward(sft, preferences)",
+        "roll_out(sft, fit_reward1, instructions)",
+    ]
+
+
+def test_its_defaults_are_the_papers():
+    assert defaults_of("ppo") == {
+        "fitting.training.learning_rate": (3e-06, "AlpacaFarm's reward model"),
+        "fitting.training.epochs": (1, "AlpacaFarm's reward model"),
+        "fitting.training.batch": (16, "AlpacaFarm's reward model"),
+        "fitting.held_out": (500, "AlpacaFarm's reward model"),
+        "fitting.above_length": (True, "AlpacaFarm's reward model"),
+        "objective.steps": (40, "AlpacaFarm"),
+        "objective.rollouts": (512, "AlpacaFarm"),
+        "objective.minibatch": (256, "AlpacaFarm"),
+        "objective.inner_epochs": (2, "AlpacaFarm"),
+        "objective.kl.coef": (0.0067, "AlpacaFarm, simulated preferences"),
+        "objective.kl.estimator": ("k1", "Schulman 2020; AlpacaFarm clamps at 0"),
+        "objective.kl.target": (None, "AlpacaFarm"),
+        "objective.kl.limit": (100.0, "ours: a run beyond it is lost"),
+        "objective.clip": (0.2, "AlpacaFarm"),
+        "objective.gamma": (1.0, "AlpacaFarm"),
+        "objective.lam": (1.0, "AlpacaFarm"),
+        "objective.critic.init": ("reward", "AlpacaFarm"),
+        "objective.critic.clip": (0.2, "AlpacaFarm"),
+        "objective.critic.coef": (0.1, "AlpacaFarm"),
+        "objective.shaping.whiten": (True, "AlpacaFarm"),
+        "objective.shaping.missing_eos": (-1.0, "AlpacaFarm's penalty, there off"),
+        "objective.shaping.importance_cap": (None, "ours: off"),
+        "objective.sampling.n": (1, "AlpacaFarm"),
+        "objective.sampling.temperature": (1.0, "AlpacaFarm"),
+        "objective.sampling.top_p": (1.0, "AlpacaFarm"),
+        "objective.sampling.max_tokens": (300, "AlpacaFarm"),
+        "objective.training.learning_rate": (1e-05, "AlpacaFarm"),
+        "objective.training.epochs": (3, "AlpacaFarm"),
+        "objective.training.batch": (256, "AlpacaFarm"),
+        "objective.training.schedule": ("linear", "AlpacaFarm"),
+        "objective.training.warmup": (0.0125, "AlpacaFarm"),
+        "objective.training.adam_epsilon": (1e-05, "AlpacaFarm"),
+    }
