@@ -78,6 +78,9 @@ class Farm(Protocol):
     def instructions(self, source: Source, split: Split, size: int) -> Instructions:
         """Prompts of one split."""
 
+    def share(self, instructions: Instructions, number: int, of: int) -> Instructions:
+        """One of `of` parts without a prompt in common, the first being number 1."""
+
     def demonstrations(self, source: Source, size: int) -> Demonstrations:
         """Prompts of the sft split with answers to imitate."""
 

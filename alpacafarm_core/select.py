@@ -27,6 +27,23 @@ def select(rows: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     return kept.select(list(Demonstrations.columns))
 
 
+def shared(prompts: pl.DataFrame, number: int, of: int) -> pl.DataFrame:
+    """Every `of`-th prompt from the `number`-th on; 1 to `of` have all prompts and none in common.
+
+    A prompt that stands in the table twice stays whole. Raises BadInput where none is left.
+    """
+    if not 1 <= number <= of:
+        raise BadInput(f"there is no share {number} of {of}; count from 1 to {of}")
+    rows = prompts.with_row_index("at")
+    prompt = pl.col("at").first().over(PROMPT).rank("dense") - 1
+    kept = rows.filter(prompt % of == number - 1).drop("at")
+    if kept.is_empty():
+        raise BadInput(
+            f"share {number} of {of} of {prompts.height} prompts is empty; give more prompts"
+        )
+    return kept
+
+
 def chosen(pairs: pl.DataFrame) -> pl.DataFrame:
     """The preferred output of each decided pair, with its token ids."""
     first = pl.col("preference") < 1.5

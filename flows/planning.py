@@ -34,6 +34,7 @@ from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.method import Method
 from alpacafarm_core.objective import Objective, ProximalObjective
 from alpacafarm_core.panel import Panel
+from alpacafarm_core.select import shared
 from alpacafarm_core.settings import Fitting, Looking, Ranking, Rule, Sampling
 from alpacafarm_core.setup import Pretrained, Setup, Source, Split
 from alpacafarm_core.store import Store
@@ -44,6 +45,7 @@ from tasks.stage import Stage, opened, root
 A = TypeVar("A", bound=Artifact)
 ORDER = (
     *("base", "instructions", "demonstrations", "published", "recorded", "train_policy"),
+    "share",
     *("generate", "annotate", "select", "rank", "prefer", "look", "fit_reward", "roll_out"),
     *("score", "tally"),
 )
@@ -105,6 +107,11 @@ class Planner:
         """Prompts of one split."""
         asked = (source, split, size)
         return self._note(tasks.instructions, asked, lambda: sources.instructions(*asked))
+
+    def share(self, instructions: Instructions, number: int, of: int) -> Instructions:
+        """One of several parts of the prompts."""
+        asked = (instructions, number, of)
+        return self._note(tasks.share, asked, lambda: shared(self._rows(instructions), number, of))
 
     def demonstrations(self, source: Source, size: int) -> Demonstrations:
         """Prompts of the sft split with answers to imitate."""

@@ -3,7 +3,7 @@
 from tasks.annotate import annotate
 from tasks.generate import generate
 from tasks.judge import score
-from tasks.select import prefer, rank, select
+from tasks.select import prefer, rank, select, share
 from tasks.sources import base, demonstrations, instructions, published, recorded
 from tasks.tally import tally
 from tasks.train import fit_reward, look, roll_out, train, train_policy
@@ -23,6 +23,7 @@ __all__ = [
     "roll_out",
     "score",
     "select",
+    "share",
     "tally",
     "train",
     "train_policy",

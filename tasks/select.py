@@ -3,11 +3,24 @@
 import polars as pl
 
 from alpacafarm_core import select as core
-from alpacafarm_core.artifacts import Candidates, Demonstrations, Preferences, Ranked, Scores
+from alpacafarm_core.artifacts import (
+    Candidates,
+    Demonstrations,
+    Instructions,
+    Preferences,
+    Ranked,
+    Scores,
+)
 from alpacafarm_core.pairs import ranked
 from alpacafarm_core.settings import Ranking, Rule
 from alpacafarm_core.store import Made
 from tasks.stage import stage, store
+
+
+@stage(Instructions, version=1)
+def share(instructions: Instructions, number: int, of: int) -> pl.DataFrame:
+    """One of `of` parts of the prompts, none of them in two."""
+    return core.shared(store().read(instructions), number, of)
 
 
 @stage(Demonstrations, version=1)

@@ -9,6 +9,7 @@ from alpacafarm_core.farm import Start
 YIELDS = {
     "base": weights.Policy,
     "instructions": artifacts.Instructions,
+    "share": artifacts.Instructions,
     "demonstrations": artifacts.Demonstrations,
     "published": artifacts.Candidates,
     "recorded": artifacts.Preferences,
@@ -56,8 +57,10 @@ class PaperFarm:
     def __getattr__(self, verb: str) -> Any:
         def ask(*arguments: Any, **named: Any) -> Artifact:
             made = YIELDS[verb](key=numbered(0xA000 + len(self.asked)))
-            held = [a for a in (*arguments, *named.values()) if isinstance(a, Artifact)]
-            self.asked.append(f"{verb}({', '.join(self.names[a.folder] for a in held)})")
+            given = (*arguments, *named.values())
+            held = [self.names[a.folder] for a in given if isinstance(a, Artifact)]
+            numbers = [str(a) for a in given if verb == "share" and isinstance(a, int)]
+            self.asked.append(f"{verb}({', '.join([*held, *numbers])})")
             self.names[made.folder] = f"{verb}{len(self.asked)}"
             return made
 

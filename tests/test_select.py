@@ -5,9 +5,9 @@ from random import Random
 import polars as pl
 import pytest
 
-from alpacafarm_core.artifacts import Candidates, Demonstrations, Preferences
+from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.select import prefer, prefer_in_parts, select
+from alpacafarm_core.select import prefer, prefer_in_parts, select, shared
 from alpacafarm_core.settings import Rule
 
 
@@ -51,6 +51,26 @@ def test_best_keeps_the_top_score_and_the_earlier_of_equals():
 def test_nothing_left_is_refused():
     with pytest.raises(BadInput, match="keeps none of 1 rows"):
         select(PAIRS.slice(2, 1), Rule(keep="chosen"))
+
+
+def test_shares_have_all_prompts_and_none_in_common_and_keep_a_prompt_whole():
+    prompts = table(Instructions, instruction=[*"abcadeb"], input=[""] * 7)
+    shares = [shared(prompts, number, 2)["instruction"].to_list() for number in (1, 2)]
+    assert shares == [["a", "c", "a", "e"], ["b", "d", "b"]]
+    assert shared(prompts, 1, 1).equals(prompts)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_share_that_is_not_there_is_refused(number):
+    prompts = table(Instructions, instruction=["a", "b"], input=["", ""])
+    with pytest.raises(BadInput, match=f"no share {number} of 2"):
+        shared(prompts, number, 2)
+
+
+def test_an_empty_share_is_refused():
+    prompts = table(Instructions, instruction=["a", "a"], input=["", ""])
+    with pytest.raises(BadInput, match="share 2 of 2 of 2 prompts is empty"):
+        shared(prompts, 2, 2)
 
 
 def test_prefer_puts_the_demonstration_first_and_keeps_tokens_of_one_tokenizer():
