@@ -15,7 +15,6 @@ from typing import Any
 
 from alpacafarm_core.method import Method
 from alpacafarm_core.methods import METHODS
-from alpacafarm_core.objective import Objective
 from alpacafarm_core.settings import Training
 from alpacafarm_core.values import Value
 
@@ -47,8 +46,6 @@ def name_of(method: type[Method]) -> str:
 
 def losses(method: type[Method]) -> Iterator[str]:
     """Docstrings of the pure losses that stand beside the class."""
-    if not issubclass(method, Objective):
-        return
     module = inspect.getmodule(method)
     for name, held in vars(module).items():
         if name.endswith("_loss") and inspect.getmodule(held) is module:
