@@ -4,16 +4,18 @@ Every field is set by `ALPACAFARM_<FIELD>`, for example `ALPACAFARM_MICRO_BATCH=
 """
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.values import Value
 
 PREFIX = "ALPACAFARM_"
+_GPU = re.compile(r"\d+|(GPU|MIG)-[\w-]+")
 
 
 class Machine(Value):
@@ -45,6 +47,13 @@ class Machine(Value):
     concurrency: int = Field(default=16, ge=1, description="Requests under way at an endpoint")
     timeout: float = Field(default=120, gt=0, description="Seconds an answer may take, each try")
     batch_api: bool = Field(default=False, description="Ask endpoints in batches, at half price")
+
+    @field_validator("gpus")
+    @classmethod
+    def _are_gpus(cls, named: str) -> str:
+        if named and not all(_GPU.fullmatch(each) for each in named.split(",")):
+            raise ValueError("give numbers, as 0,1, or the names that nvidia-smi -L prints")
+        return named
 
     @classmethod
     def here(cls) -> Self:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from alpacafarm_core.errors import BadInput
@@ -19,13 +20,22 @@ ASKED = {"ALPACAFARM_TENSORBOARD": "tensorboard", "ALPACAFARM_WANDB": "wandb"}
 
 
 def check() -> None:
-    """Raises BadInput when a sink is asked for whose package is not installed."""
+    """Raises BadInput when a sink is asked for that is not installed or cannot be written."""
     for variable, package in ASKED.items():
         if os.environ.get(variable) and find_spec(package) is None:
             raise BadInput(
                 f"{variable} is set and {package} is not installed; "
                 f"`pip install 'alpacafarm[{package}]'`, or unset it"
             )
+    if folder := os.environ.get("ALPACAFARM_TENSORBOARD"):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise BadInput(
+                f"ALPACAFARM_TENSORBOARD={folder}: {error.strerror}; name a folder for writing"
+            ) from None
 
 
 def opened(stage: str, run: str) -> list[Listener]:

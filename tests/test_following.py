@@ -119,15 +119,23 @@ def test_figures_go_to_the_sinks_that_the_environment_names(monkeypatch, tmp_pat
     said = tmp_path / "said"
     packages(tmp_path / "packages", said)
     monkeypatch.syspath_prepend(tmp_path / "packages")
-    monkeypatch.setenv("ALPACAFARM_TENSORBOARD", "board")
+    monkeypatch.setenv("ALPACAFARM_TENSORBOARD", str(tmp_path / "board"))
     monkeypatch.setenv("ALPACAFARM_WANDB", "farm")
     with progress.following(tmp_path / "feed", "train", "7f3a"):
         Logbook(tmp_path / "feed").note(0, 1, {"loss": 0.5})
     lines = said.read_text().splitlines()
-    assert "writer board/train-7f3a" in lines and "scalar loss 0.5 0" in lines
+    assert f"writer {tmp_path}/board/train-7f3a" in lines and "scalar loss 0.5 0" in lines
     assert "init farm train train-7f3a" in lines and "log 0.5 0" in lines
     assert {"flush", "close", "finish"} <= set(lines)
     assert not (tmp_path / "feed").exists()
+
+
+def test_a_board_that_cannot_be_written_is_refused_before_anything_runs(monkeypatch, tmp_path):
+    (tmp_path / "board").write_text("a file where a folder should be")
+    monkeypatch.setattr(sinks, "find_spec", lambda name: True)
+    monkeypatch.setenv("ALPACAFARM_TENSORBOARD", str(tmp_path / "board"))
+    with pytest.raises(BadInput, match=r"ALPACAFARM_TENSORBOARD=.*: File exists; name a folder"):
+        sinks.check()
 
 
 def test_no_sink_is_open_unless_asked_for(monkeypatch):

@@ -63,6 +63,7 @@ def test_the_machine_is_what_its_variables_say_and_others_are_left_alone(monkeyp
         ("MICRO_BATCH", "0", "Input should be greater than or equal to 1"),
         ("ENGINE", "vlm", "Input should be 'auto', 'vllm' or 'transformers'.* for auto"),
         ("DEADLINE", "inf", "Input should be a finite number"),
+        ("GPUS", "foo", "Value error, give numbers, as 0,1"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named_in_one_line(monkeypatch, name, value, allowed):
