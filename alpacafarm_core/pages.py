@@ -20,15 +20,15 @@ from alpacafarm_core.values import Value
 
 BEGIN, END = "<!-- from the source -->", "<!-- by hand -->"
 BELOW = "\n## What our run showed\n\n## What it does not show\n"
+LIST = "README.md"
 UNSAID, ALWAYS = ("name", "seed"), ("learning_rate", "epochs", "batch")
 FOLDER = Path(__file__).parents[1] / "docs" / "methods"
 
 
 def page(method: type[Method]) -> str:
     """The part of a method's page that comes from its source, markers included."""
-    module = inspect.getmodule(method)
-    title, _, rest = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
-    told = [f"# `{name_of(method)}`", title, inspect.cleandoc(method.__doc__ or ""), rest]
+    rest = inspect.cleandoc(inspect.getmodule(method).__doc__ or "").partition("\n\n")[2]
+    told = [f"# `{name_of(method)}`", _title(method), inspect.cleandoc(method.__doc__ or ""), rest]
     recipe = inspect.getdoc(method.optimise)
     told.append(f"**How:** {recipe}")
     told += [f"**Loss:** {said}" for said in losses(method)]
@@ -37,6 +37,14 @@ def page(method: type[Method]) -> str:
     table += [f"| `{where}` | {value} | {what} | {source} |" for where, value, what, source in
               settings(method)]  # fmt: skip
     return "\n\n".join([BEGIN, *filter(None, told), "\n".join(table), END]) + "\n"
+
+
+def index() -> str:
+    """The list of all methods, a line each."""
+    lines = ["# The methods", "", "Made by `python -m alpacafarm_core.pages`.", ""]
+    lines += ["| method | what it is |", "|---|---|"]
+    lines += [f"| [`{name}`]({name}.md) | {_title(METHODS[name])} |" for name in sorted(METHODS)]
+    return "\n".join(lines) + "\n"
 
 
 def name_of(method: type[Method]) -> str:
@@ -90,8 +98,17 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     stale = [name for name, method in METHODS.items() if not _is_written(name, method, check)]
+    if check:
+        stale += ["the list"] if (FOLDER / LIST).read_text() != index() else []
+    else:
+        (FOLDER / LIST).write_text(index())
     if stale:
         sys.exit(f"{', '.join(stale)}: run `python -m alpacafarm_core.pages`")
+
+
+def _title(method: type[Method]) -> str:
+    told = inspect.cleandoc(inspect.getmodule(method).__doc__ or "").partition("\n\n")[0]
+    return " ".join(told.split())
 
 
 def _is_written(name: str, method: type[Method], check: bool) -> bool:

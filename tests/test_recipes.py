@@ -88,6 +88,10 @@ def test_the_page_of_a_method_is_as_its_source(name):
     assert page.read_text().startswith(pages.page(METHODS[name]))
 
 
+def test_the_list_of_methods_is_as_the_folder():
+    assert (pages.FOLDER / pages.LIST).read_text() == pages.index()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_says_what_was_seen_and_what_was_not(name):
     below = (pages.FOLDER / f"{name}.md").read_text().partition(pages.END)[2]
