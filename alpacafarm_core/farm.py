@@ -23,9 +23,9 @@ from alpacafarm_core.panel import Panel
 from alpacafarm_core.settings import Fitting, Looking, Ranking, Rule, Sampling, Truth
 from alpacafarm_core.setup import Pretrained, Source, Split
 from alpacafarm_core.values import Value
-from alpacafarm_core.weights import Policy, RewardModel
+from alpacafarm_core.weights import Implicit, Policy, RewardModel
 
-Judge = RewardModel | Truth
+Judge = RewardModel | Truth | Implicit
 
 
 class Start(Value):
@@ -80,6 +80,9 @@ class Farm(Protocol):
 
     def share(self, instructions: Instructions, number: int, of: int) -> Instructions:
         """One of `of` parts without a prompt in common, the first being number 1."""
+
+    def labels(self, preferences: Preferences, number: int, of: int) -> Preferences:
+        """The labels of one of `of` parts of the prompts, the first being number 1."""
 
     def demonstrations(self, source: Source, size: int) -> Demonstrations:
         """Prompts of the sft split with answers to imitate."""

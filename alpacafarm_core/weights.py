@@ -3,11 +3,12 @@
 Both are folders any transformers program can load: `config.json`, safetensors, tokenizer files.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alpacafarm_core.artifacts import Artifact
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.values import Value
 
 
@@ -42,3 +43,24 @@ class Policy(Artifact):
     kind = "policy"
 
     decode: Decoder = Field(default=Plain(), description="How answers are drawn")
+
+
+class Implicit(Value):
+    """A policy as a judge: how far it has moved towards an answer, away from a reference.
+
+    R(y) = log policy(y) - log reference(y), in nats a response; DPO's reward without beta. Raises
+    BadInput where both are the same, since every answer would be a tie.
+    """
+
+    name: Literal["implicit"] = "implicit"
+    policy: Policy = Field(description="Policy that has learned from labels")
+    reference: Policy = Field(description="Policy it began as")
+
+    @model_validator(mode="after")
+    def _has_learned(self) -> Self:
+        if self.policy.folder == self.reference.folder:
+            raise BadInput(
+                f"{self.policy.folder} cannot judge against itself: every answer is a tie; train "
+                "it on labelled pairs first"
+            )
+        return self

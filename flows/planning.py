@@ -45,7 +45,7 @@ from tasks.stage import Stage, opened, root
 A = TypeVar("A", bound=Artifact)
 ORDER = (
     *("base", "instructions", "demonstrations", "published", "recorded", "train_policy"),
-    "share",
+    *("share", "labels"),
     *("generate", "annotate", "select", "rank", "prefer", "look", "fit_reward", "roll_out"),
     *("score", "tally"),
 )
@@ -112,6 +112,10 @@ class Planner:
         """One of several parts of the prompts."""
         asked = (instructions, number, of)
         return self._note(tasks.share, asked, lambda: shared(self._rows(instructions), number, of))
+
+    def labels(self, preferences: Preferences, number: int, of: int) -> Preferences:
+        """The labels of one of several parts of the prompts."""
+        return self._note(tasks.labels, (preferences, number, of))
 
     def demonstrations(self, source: Source, size: int) -> Demonstrations:
         """Prompts of the sft split with answers to imitate."""

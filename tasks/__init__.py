@@ -3,7 +3,7 @@
 from tasks.annotate import annotate
 from tasks.generate import generate
 from tasks.judge import score
-from tasks.select import prefer, rank, select, share
+from tasks.select import labels, prefer, rank, select, share
 from tasks.sources import base, demonstrations, instructions, published, recorded
 from tasks.tally import tally
 from tasks.train import fit_reward, look, roll_out, train, train_policy
@@ -15,6 +15,7 @@ __all__ = [
     "fit_reward",
     "generate",
     "instructions",
+    "labels",
     "look",
     "prefer",
     "published",

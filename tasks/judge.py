@@ -11,20 +11,24 @@ from alpacafarm_core.farm import Judge
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Truth
 from alpacafarm_core.store import Made
+from alpacafarm_core.weights import Implicit
 from tasks.generate import shares, written
 from tasks.stage import stage, store
 
 
 @stage(Scores, version=1)
 def score(candidates: Candidates, judge: Judge) -> Made:
-    """Score each answer with a reward model, or with the truth of the built-in world."""
+    """Score each answer with a reward model, a policy's own reward, or the world's truth."""
     file, rows = store().rows(candidates), store().manifest(candidates).rows or 0
     if isinstance(judge, Truth):
         return Made(_true(file, rows))
+    some = shares(rows, Machine.here().at_once())
+    if isinstance(judge, Implicit):
+        both = (store().weights(judge.policy), store().weights(judge.reference))
+        name = f"implicit {judge.policy.folder} {judge.reference.folder}"
+        return Made(written("train.implicit:write", [(both, file, part, name) for part in some]))
     folder = store().weights(judge)
-    calls = [
-        (folder, file, share, judge.folder) for share in shares(rows, Machine.here().at_once())
-    ]
+    calls = [(folder, file, part, judge.folder) for part in some]
     return Made(written("scoring:write", calls))
 
 

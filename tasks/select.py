@@ -23,6 +23,12 @@ def share(instructions: Instructions, number: int, of: int) -> pl.DataFrame:
     return core.shared(store().read(instructions), number, of)
 
 
+@stage(Preferences, version=1)
+def labels(preferences: Preferences, number: int, of: int) -> pl.DataFrame:
+    """The labels of one of `of` parts of the prompts, none of them in two."""
+    return core.shared(store().read(preferences), number, of)
+
+
 @stage(Demonstrations, version=1)
 def select(scored: Scores | Preferences, rule: Rule) -> pl.DataFrame:
     """Keep the best answer of each prompt, or the preferred one of each pair."""

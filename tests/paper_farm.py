@@ -10,6 +10,7 @@ YIELDS = {
     "base": weights.Policy,
     "instructions": artifacts.Instructions,
     "share": artifacts.Instructions,
+    "labels": artifacts.Preferences,
     "demonstrations": artifacts.Demonstrations,
     "published": artifacts.Candidates,
     "recorded": artifacts.Preferences,
@@ -47,6 +48,13 @@ NAMES = {
 }
 
 
+def held_in(given: Any) -> list[Artifact]:
+    """The artifact itself, or those that a judge made of artifacts holds."""
+    if isinstance(given, Artifact):
+        return [given]
+    return [given.policy, given.reference] if isinstance(given, weights.Implicit) else []
+
+
 class PaperFarm:
     """Answers every verb with a fresh receipt."""
 
@@ -58,8 +66,8 @@ class PaperFarm:
         def ask(*arguments: Any, **named: Any) -> Artifact:
             made = YIELDS[verb](key=numbered(0xA000 + len(self.asked)))
             given = (*arguments, *named.values())
-            held = [self.names[a.folder] for a in given if isinstance(a, Artifact)]
-            numbers = [str(a) for a in given if verb == "share" and isinstance(a, int)]
+            held = [self.names[a.folder] for each in given for a in held_in(each)]
+            numbers = [str(a) for a in given if verb in ("share", "labels") and isinstance(a, int)]
             self.asked.append(f"{verb}({', '.join([*held, *numbers])})")
             self.names[made.folder] = f"{verb}{len(self.asked)}"
             return made
