@@ -11,16 +11,15 @@ torch is imported only where a loss is computed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from pydantic import Field, model_validator
-
-from alpacafarm_core.settings import Sampling, Training
+from alpacafarm_core.settings import Training
 from alpacafarm_core.values import Value
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+LN_2 = 0.6931471805599453
 OF_TOKENS = frozenset({"logprobs", "ref_logprobs", "mask"})
 OF_PAIRS = frozenset(
     {
@@ -135,6 +134,10 @@ class MixedLogps(NamedTuple):
     carried: Tensor
 
 
+Referenced = PairLogps | LengthLogps | UnpairedLogps | WinLogps | CarriedLogps | MixedLogps
+"""A pair with what the reference makes of it."""
+
+
 class Past(NamedTuple):
     """The figures of the steps that were taken, means over the batch, of how many in all."""
 
@@ -177,63 +180,28 @@ def logsigmoid(margin: Tensor) -> Tensor:
     return log_of_sigmoid(margin)
 
 
-class KLPenalty(Value):
-    """What a token costs for straying from the reference."""
-
-    coef: float = Field(default=0.0067, ge=0, description="Price of one nat")
-    estimator: Literal["k1", "k2", "k3", "clamped"] = Field(
-        default="k1", description="k1 signed log-ratio; clamped is AlpacaFarm's"
-    )
-    target: float | None = Field(default=None, gt=0, description="Nats a response; adapts coef")
-    limit: float = Field(default=100.0, gt=0, description="Nats a response that end training")
+def log_ratios(batch: Referenced) -> tuple[Tensor, Tensor]:
+    """Log-ratio of policy to reference, in nats, of the chosen and the rejected, each [B]."""
+    return batch.chosen - batch.ref_chosen, batch.rejected - batch.ref_rejected
 
 
-class Shaping(Value):
-    """What happens to the reward model's scores before they are rewards."""
-
-    whiten: bool = Field(default=True, description="Unit variance, mean kept")
-    missing_eos: float | None = Field(default=-1.0, description="Score of an unfinished response")
-    importance_cap: float | None = Field(
-        default=None, gt=0, description="Corrects for the sampler, up to this ratio"
-    )
+def margin_of(batch: Referenced) -> Tensor:
+    """By how much the policy prefers the chosen more than the reference does, in nats, [B]."""
+    chosen, rejected = log_ratios(batch)
+    return chosen - rejected
 
 
-class Critic(Value):
-    """The value model: a separate network with a fresh head of zeros."""
-
-    init: Literal["reward", "policy"] = Field(default="reward", description="Where it starts")
-    clip: float = Field(default=0.2, gt=0, description="Largest change of a value")
-    coef: float = Field(default=0.1, ge=0, description="Weight of its loss")
+def mean_logps(batch: MeanLogps | LengthLogps | TripleLogps) -> tuple[Tensor, Tensor]:
+    """Log-probability a token of the chosen and the rejected, each [B]; 0 where there is none."""
+    chosen, rejected = (n.clamp(min=1) for n in (batch.chosen_length, batch.rejected_length))
+    return batch.chosen / chosen, batch.rejected / rejected
 
 
-class ProximalObjective(Value):
-    """PPO against a reward model; AlpacaFarm's values."""
+def log_odds(mean: Tensor) -> Tensor:
+    """log(p / (1 - p)) of p = exp(mean), for any mean <= 0; any shape.
 
-    steps: int = Field(default=40, ge=1, description="Rounds of sampling and learning")
-    rollouts: int = Field(default=512, ge=1, description="Responses sampled per step")
-    minibatch: int = Field(default=256, ge=1, description="Responses per gradient step")
-    inner_epochs: int = Field(default=2, ge=1, description="Passes over each step's rollouts")
-    kl: KLPenalty = Field(default=KLPenalty(), description="Price of leaving the reference")
-    clip: float = Field(default=0.2, gt=0, description="Largest change of the probability ratio")
-    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount per token")
-    lam: float = Field(default=1.0, ge=0, le=1, description="Decay of advantage estimation")
-    critic: Critic = Field(default=Critic(), description="The value model")
-    shaping: Shaping = Field(default=Shaping(), description="From scores to rewards")
-    sampling: Sampling = Field(
-        default=Sampling(temperature=1.0, max_tokens=300), description="How rollouts are drawn"
-    )
-    training: Training = Field(
-        default=Training(
-            learning_rate=1e-5, adam_epsilon=1e-5, batch=256, schedule="linear", warmup=0.0125
-        ),
-        description="Optimiser; its epochs and batch are unused",
-    )
-
-    @model_validator(mode="after")
-    def _on_one_base(self) -> Self:
-        if self.training.lora is not None and self.critic.init == "reward":
-            raise ValueError(
-                "with LoRA policy and critic share one base, so the critic cannot start from the "
-                "reward model: set critic.init to policy"
-            )
-        return self
+    A response that is certain (p = 1) counts as one of 1 - p = 1e-7.
+    """
+    low = mean.clamp(max=-1e-7)
+    near, far = (-low.expm1()).log(), (-low.clamp(max=-LN_2).exp()).log1p()
+    return low - near.where(low > -LN_2, far)

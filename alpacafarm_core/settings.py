@@ -58,6 +58,10 @@ class Training(Value):
         return {name: held for name, held in said.items() if name != "lora" or held is not None}
 
 
+BUDGET = Training(learning_rate=2e-4, epochs=1, batch=32, max_length=256)
+"""What every method on pairs may spend in the built-in world, so that they can be compared."""
+
+
 class Fitting(Value):
     """How a reward model is fitted: Bradley-Terry on the last response token."""
 
@@ -96,15 +100,44 @@ class Ranking(Value):
     """Which answers of a prompt make a pair; 1 is the best, 2 the second, -1 the worst."""
 
     chosen: int = Field(default=1, description="Place of the chosen answer")
-    rejected: int = Field(default=-1, description="Place of the rejected answer")
+    rejected: int | tuple[int, ...] = Field(
+        default=-1, description="Place of the rejected answer; several make several pairs"
+    )
     gold: int | None = Field(default=None, description="Place of an answer to imitate")
+
+    @property
+    def losers(self) -> tuple[int, ...]:
+        """Every place of a rejected answer."""
+        return (self.rejected,) if isinstance(self.rejected, int) else self.rejected
 
     @model_validator(mode="after")
     def _on_the_list(self) -> Self:
-        places = [place for place in (self.chosen, self.rejected, self.gold) if place is not None]
+        places = [self.chosen, *self.losers, *([] if self.gold is None else [self.gold])]
         if 0 in places or len(set(places)) < len(places):
             raise ValueError("places differ and count from 1, or from -1 at the end")
         return self
+
+
+class Rejection(Value):
+    """Which answers pass for draws from a better policy, to be paired as they come."""
+
+    keep: int = Field(default=8, ge=2, description="Answers accepted per prompt")
+    beta: float = Field(default=0.5, gt=0, description="Reward that costs a factor e")
+    seed: int = Field(default=0, ge=0, description="Seed of accepting")
+
+
+class Winning(Value):
+    """How probably an answer wins, where all answers to a prompt were compared."""
+
+    probability: Literal["aggregated", "pairwise"] = Field(
+        default="aggregated", description="Of summed-up scores, or mean over pairs"
+    )
+    against: Literal["all", "rival"] = Field(
+        default="all", description="All answers, or the other of its pair"
+    )
+
+
+Pairing = Ranking | Rejection | Winning
 
 
 class Truth(Value):

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
-from alpacafarm_core.objective import Objective, PairLogps, logsigmoid
-from alpacafarm_core.settings import Scale, Training
+from alpacafarm_core.objective import Objective, PairLogps, Referenced, logsigmoid, margin_of
+from alpacafarm_core.settings import BUDGET, Scale, Training
 from alpacafarm_core.weights import Policy
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class DPO(Objective, Method):
         """AlpacaFarm's settings, or those of the built-in world's tiny model."""
         if scale == "paper":
             return cls()
-        return cls(training=Training(learning_rate=2e-4, epochs=1, batch=32, max_length=256))
+        return cls(training=BUDGET)
 
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Train on the pairs; the reference is the policy the stage starts from."""
@@ -48,10 +48,9 @@ class DPO(Objective, Method):
         return dpo_loss(batch, self.beta)
 
 
-def dpo_loss(logps: PairLogps, beta: float) -> Tensor:
+def dpo_loss(logps: Referenced, beta: float) -> Tensor:
     """Logistic loss on the margin by which the policy out-prefers the reference; eq. 7.
 
     Takes summed log-probabilities, each [B]; returns one loss per pair, [B].
     """
-    margin = (logps.chosen - logps.ref_chosen) - (logps.rejected - logps.ref_rejected)
-    return -logsigmoid(beta * margin)
+    return -logsigmoid(beta * margin_of(logps))
