@@ -85,6 +85,23 @@ class Scores(Table):
     columns: ClassVar[Columns] = {**_SAMPLE, "score": REAL, "judge": TEXT}
 
 
+class Comparisons(Table):
+    """Every answer to a prompt against every answer to it, itself included.
+
+    `index` is the answer's number among those to its prompt, `rival` that of the other, and `logit`
+    the judge's log-odds that the answer beats the other when it is shown first.
+    """
+
+    kind = "comparisons"
+    columns: ClassVar[Columns] = {
+        **_SAMPLE,
+        "index": WHOLE,
+        "rival": WHOLE,
+        "logit": REAL,
+        "judge": TEXT,
+    }
+
+
 class Preferences(Table):
     """Pairs with a label: `preference` 1 (output_1 better), 2, between for graded, null for none.
 

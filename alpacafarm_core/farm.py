@@ -10,6 +10,7 @@ from typing import Protocol
 
 from alpacafarm_core.artifacts import (
     Candidates,
+    Comparisons,
     Demonstrations,
     Instructions,
     Leaderboard,
@@ -18,9 +19,10 @@ from alpacafarm_core.artifacts import (
     Ranked,
     Scores,
 )
-from alpacafarm_core.objective import Objective, ProximalObjective, view_of
+from alpacafarm_core.objective import Objective, view_of
 from alpacafarm_core.panel import Panel
-from alpacafarm_core.settings import Fitting, Looking, Ranking, Rule, Sampling, Truth
+from alpacafarm_core.proximal import OnlineObjective
+from alpacafarm_core.settings import Fitting, Looking, Pairing, Rule, Sampling, Truth
 from alpacafarm_core.setup import Pretrained, Source, Split
 from alpacafarm_core.values import Value
 from alpacafarm_core.weights import Implicit, Policy, RewardModel
@@ -107,7 +109,10 @@ class Farm(Protocol):
     def select(self, scored: Scores | Preferences, rule: Rule) -> Demonstrations:
         """The answers worth imitating."""
 
-    def rank(self, scored: Scores, ranking: Ranking) -> Ranked:
+    def compare(self, candidates: Candidates, judge: Judge) -> Comparisons:
+        """Every answer to a prompt against every other."""
+
+    def rank(self, scored: Scores | Comparisons, ranking: Pairing) -> Ranked:
         """Pairs of answers to one prompt, by their numbers."""
 
     def prefer(self, chosen: Demonstrations, rejected: Candidates) -> Preferences:
@@ -133,7 +138,7 @@ class Farm(Protocol):
         policy: Policy,
         reward: RewardModel,
         instructions: Instructions,
-        objective: ProximalObjective,
+        objective: OnlineObjective,
         reference: Policy | None = None,
     ) -> Policy:
         """A policy trained on its own samples and a reward model's scores of them."""

@@ -19,6 +19,7 @@ from alpacafarm_core.annotate import outstanding, pair
 from alpacafarm_core.artifacts import (
     Artifact,
     Candidates,
+    Comparisons,
     Demonstrations,
     Instructions,
     Leaderboard,
@@ -32,10 +33,11 @@ from alpacafarm_core.estimate import Estimate, estimated
 from alpacafarm_core.farm import Evaluation, Judge, Known
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.method import Method
-from alpacafarm_core.objective import Objective, ProximalObjective
+from alpacafarm_core.objective import Objective
 from alpacafarm_core.panel import Panel
+from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.select import shared
-from alpacafarm_core.settings import Fitting, Looking, Ranking, Rule, Sampling
+from alpacafarm_core.settings import Fitting, Looking, Pairing, Rule, Sampling
 from alpacafarm_core.setup import Pretrained, Setup, Source, Split
 from alpacafarm_core.store import Store
 from alpacafarm_core.weights import Policy, RewardModel
@@ -47,7 +49,7 @@ ORDER = (
     *("base", "instructions", "demonstrations", "published", "recorded", "train_policy"),
     *("share", "labels"),
     *("generate", "annotate", "select", "rank", "prefer", "look", "fit_reward", "roll_out"),
-    *("score", "tally"),
+    *("score", "compare_scored", "tally"),
 )
 TYPICAL = 500
 """Demonstrations whose lengths stand for those of answers nobody has drawn yet."""
@@ -157,7 +159,11 @@ class Planner:
         """The answers worth imitating."""
         return self._note(tasks.select, (scored, rule))
 
-    def rank(self, scored: Scores, ranking: Ranking) -> Ranked:
+    def compare(self, candidates: Candidates, judge: Judge) -> Comparisons:
+        """Every answer to a prompt against every other."""
+        return self._note(tasks.compare_scored, (self.score(candidates, judge),))
+
+    def rank(self, scored: Scores | Comparisons, ranking: Pairing) -> Ranked:
         """Pairs of answers to one prompt."""
         return self._note(tasks.rank, (scored, ranking))
 
@@ -190,7 +196,7 @@ class Planner:
         policy: Policy,
         reward: RewardModel,
         instructions: Instructions,
-        objective: ProximalObjective,
+        objective: OnlineObjective,
         reference: Policy | None = None,
     ) -> Policy:
         """A policy trained on its own samples."""

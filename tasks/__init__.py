@@ -1,6 +1,7 @@
 """The farm on Prefect: names every stage, nothing else."""
 
 from tasks.annotate import annotate
+from tasks.compare import compare, compare_scored
 from tasks.generate import generate
 from tasks.judge import score
 from tasks.select import labels, prefer, rank, select, share
@@ -11,6 +12,8 @@ from tasks.train import fit_reward, look, roll_out, train, train_policy
 __all__ = [
     "annotate",
     "base",
+    "compare",
+    "compare_scored",
     "demonstrations",
     "fit_reward",
     "generate",

@@ -5,14 +5,15 @@ import polars as pl
 from alpacafarm_core import select as core
 from alpacafarm_core.artifacts import (
     Candidates,
+    Comparisons,
     Demonstrations,
     Instructions,
     Preferences,
     Ranked,
     Scores,
 )
-from alpacafarm_core.pairs import ranked
-from alpacafarm_core.settings import Ranking, Rule
+from alpacafarm_core.pairs import paired
+from alpacafarm_core.settings import Pairing, Rule
 from alpacafarm_core.store import Made
 from tasks.stage import stage, store
 
@@ -36,9 +37,9 @@ def select(scored: Scores | Preferences, rule: Rule) -> pl.DataFrame:
 
 
 @stage(Ranked, version=1)
-def rank(scored: Scores, ranking: Ranking) -> pl.DataFrame:
-    """Pairs of answers to one prompt, by their scores."""
-    return ranked(store().read(scored), ranking)
+def rank(scored: Scores | Comparisons, ranking: Pairing) -> pl.DataFrame:
+    """Pairs of answers to one prompt, by their numbers."""
+    return paired(store().read(scored), ranking)
 
 
 @stage(Preferences, version=1)

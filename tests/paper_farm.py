@@ -19,6 +19,7 @@ YIELDS = {
     "score": artifacts.Scores,
     "select": artifacts.Demonstrations,
     "prefer": artifacts.Preferences,
+    "compare": artifacts.Comparisons,
     "rank": artifacts.Ranked,
     "fit_reward": weights.RewardModel,
     "train": weights.Policy,
