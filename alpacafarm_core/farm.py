@@ -12,6 +12,7 @@ from alpacafarm_core.artifacts import (
     Candidates,
     Comparisons,
     Demonstrations,
+    Graded,
     Instructions,
     Leaderboard,
     Logps,
@@ -19,6 +20,7 @@ from alpacafarm_core.artifacts import (
     Ranked,
     Scores,
 )
+from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.objective import Objective, view_of
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.proximal import OnlineObjective
@@ -109,6 +111,9 @@ class Farm(Protocol):
     def select(self, scored: Scores | Preferences, rule: Rule) -> Demonstrations:
         """The answers worth imitating."""
 
+    def grade(self, preferences: Preferences) -> Graded:
+        """Both answers of each decided pair, tagged as the better or the worse one."""
+
     def compare(self, candidates: Candidates, judge: Judge) -> Comparisons:
         """Every answer to a prompt against every other."""
 
@@ -138,7 +143,7 @@ class Farm(Protocol):
         policy: Policy,
         reward: RewardModel,
         instructions: Instructions,
-        objective: OnlineObjective,
+        objective: OnlineObjective | ConditionedObjective,
         reference: Policy | None = None,
     ) -> Policy:
         """A policy trained on its own samples and a reward model's scores of them."""

@@ -25,8 +25,8 @@ from alpacafarm_core.artifacts import Demonstrations, Instructions, Preferences
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.sft import SFT
-from alpacafarm_core.objective import KLPenalty, ProximalObjective
 from alpacafarm_core.prompts import render
+from alpacafarm_core.proximal import KLPenalty, ProximalObjective
 from alpacafarm_core.settings import Sampling, Training
 from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.batches import tokenizer_digest

@@ -26,7 +26,7 @@ from alpacafarm_core.artifacts import Demonstrations, Instructions, Preferences
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.sft import SFT
-from alpacafarm_core.objective import KLPenalty, ProximalObjective, Shaping
+from alpacafarm_core.proximal import KLPenalty, ProximalObjective, Shaping
 from alpacafarm_core.settings import Fitting, Sampling, Training
 from alpacafarm_core.train import forward, lean, models, offline, online
 from alpacafarm_core.train.logbook import Logbook

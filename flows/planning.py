@@ -21,6 +21,7 @@ from alpacafarm_core.artifacts import (
     Candidates,
     Comparisons,
     Demonstrations,
+    Graded,
     Instructions,
     Leaderboard,
     Logps,
@@ -29,6 +30,7 @@ from alpacafarm_core.artifacts import (
     Scores,
     Table,
 )
+from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.estimate import Estimate, estimated
 from alpacafarm_core.farm import Evaluation, Judge, Known
 from alpacafarm_core.ledger import Ledger
@@ -48,7 +50,17 @@ A = TypeVar("A", bound=Artifact)
 ORDER = (
     *("base", "instructions", "demonstrations", "published", "recorded", "train_policy"),
     *("share", "labels"),
-    *("generate", "annotate", "select", "rank", "prefer", "look", "fit_reward", "roll_out"),
+    *(
+        "generate",
+        "annotate",
+        "select",
+        "grade",
+        "rank",
+        "prefer",
+        "look",
+        "fit_reward",
+        "roll_out",
+    ),
     *("score", "compare_scored", "tally"),
 )
 TYPICAL = 500
@@ -159,6 +171,10 @@ class Planner:
         """The answers worth imitating."""
         return self._note(tasks.select, (scored, rule))
 
+    def grade(self, preferences: Preferences) -> Graded:
+        """Both answers of each decided pair."""
+        return self._note(tasks.grade, (preferences,))
+
     def compare(self, candidates: Candidates, judge: Judge) -> Comparisons:
         """Every answer to a prompt against every other."""
         return self._note(tasks.compare_scored, (self.score(candidates, judge),))
@@ -196,7 +212,7 @@ class Planner:
         policy: Policy,
         reward: RewardModel,
         instructions: Instructions,
-        objective: OnlineObjective,
+        objective: OnlineObjective | ConditionedObjective,
         reference: Policy | None = None,
     ) -> Policy:
         """A policy trained on its own samples."""

@@ -8,9 +8,11 @@ import polars as pl
 
 from alpacafarm_core import plots
 from alpacafarm_core.artifacts import Demonstrations, Instructions, Logps, Preferences
+from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.farm import Known
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.objective import Objective, ProximalObjective
+from alpacafarm_core.objective import Objective
+from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.settings import Fitting, Looking
 from alpacafarm_core.store import Made
 from alpacafarm_core.train.job import call_together
@@ -69,20 +71,22 @@ def roll_out(
     policy: Policy,
     reward: RewardModel,
     instructions: Instructions,
-    objective: ProximalObjective,
+    objective: OnlineObjective | ConditionedObjective,
     reference: Policy | None = None,
 ) -> Made:
     """Train a policy on its own samples and a reward model's scores of them."""
     other = None if reference in (None, policy) else store().weights(reference)
     models = (store().weights(policy), store().weights(reward), other)
-    return _weights("train.online:roll_out", models, store().read(instructions), objective)
+    is_sorted = isinstance(objective, ConditionedObjective)
+    loop = "train.conditioned:roll_out" if is_sorted else "train.online:roll_out"
+    return _weights(loop, models, store().read(instructions), objective)
 
 
 def _weights(
     function: str,
     models: Path | tuple[Path | None, ...],
     rows: Path | pl.DataFrame | tuple[Path | None, ...],
-    settings: Fitting | Objective | ProximalObjective,
+    settings: Fitting | Objective | OnlineObjective,
 ) -> Made:
     """Weights, with the figures of every step beside them as Parquet and as a plot.
 

@@ -12,7 +12,8 @@ from alpacafarm_core.errors import DoesNotFit
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.sft import SFT
-from alpacafarm_core.objective import Critic, Objective, ProximalObjective
+from alpacafarm_core.objective import Objective
+from alpacafarm_core.proximal import Critic, ProximalObjective
 from alpacafarm_core.settings import Fitting, Lora, Sampling, Training
 from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.models import load_policy, load_scorer

@@ -9,7 +9,7 @@ from alpacafarm_core import decoding, reward
 from alpacafarm_core.errors import ContractBroken
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.sft import SFT
-from alpacafarm_core.objective import KLPenalty
+from alpacafarm_core.proximal import KLPenalty
 from alpacafarm_core.settings import Fitting
 from alpacafarm_core.train import contracts, offline, online
 from tests.test_training import EXACT, PPO, TRAINING

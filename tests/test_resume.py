@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from alpacafarm_core import reward
 from alpacafarm_core.errors import BadInput, StoreNotWritable
 from alpacafarm_core.methods.dpo import DPO
-from alpacafarm_core.objective import Critic, KLPenalty, ProximalObjective
+from alpacafarm_core.proximal import Critic, KLPenalty, ProximalObjective
 from alpacafarm_core.settings import Fitting, Lora, Sampling, Training
 from alpacafarm_core.train import checkpoint, models, offline, online
 from alpacafarm_core.train.checkpoint import Checkpoints, State

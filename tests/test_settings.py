@@ -9,7 +9,7 @@ from alpacafarm_core.methods import METHODS
 from alpacafarm_core.methods.best_of_n import BestOfN
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.sft import SFT
-from alpacafarm_core.objective import KLPenalty, ProximalObjective
+from alpacafarm_core.proximal import KLPenalty, ProximalObjective
 from alpacafarm_core.settings import Fitting, Lora, Sampling, Training
 from alpacafarm_core.setup import Setup
 

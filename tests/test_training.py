@@ -12,14 +12,8 @@ from torch.nn.functional import logsigmoid
 from alpacafarm_core import reward
 from alpacafarm_core.errors import BadInput, TrainingFailed
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.objective import (
-    KLPenalty,
-    Objective,
-    PairLogps,
-    ProximalObjective,
-    Shaping,
-    TokenLogps,
-)
+from alpacafarm_core.objective import Objective, PairLogps, TokenLogps
+from alpacafarm_core.proximal import KLPenalty, ProximalObjective, Shaping
 from alpacafarm_core.settings import Fitting, Sampling, Training
 from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.batches import Room, Tokens, alike, encode

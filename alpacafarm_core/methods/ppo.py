@@ -15,7 +15,7 @@ from pydantic import Field
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
-from alpacafarm_core.objective import KLPenalty, ProximalObjective
+from alpacafarm_core.proximal import KLPenalty, ProximalObjective
 from alpacafarm_core.settings import Fitting, Sampling, Scale, Training
 from alpacafarm_core.weights import Policy
 

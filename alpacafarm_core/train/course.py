@@ -1,4 +1,4 @@
-"""Who takes part in PPO: policy and critic learn, scorer and reference do not.
+"""Who takes part in PPO and its siblings: policy and critic learn, scorer and reference do not.
 
 With LoRA policy, critic and a reference that is the start stand on one base: the policy's.
 """
@@ -11,7 +11,7 @@ import torch
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.generate import wants_vllm
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.objective import ProximalObjective
+from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.sampler import Sampler
 from alpacafarm_core.train.batches import tokenizer_digest
 from alpacafarm_core.train.engine import Engine, engaged
@@ -21,7 +21,7 @@ from alpacafarm_core.train.team import Team
 
 
 class Course(NamedTuple):
-    """Who takes part, and by which rules: policy and critic learn, scorer and reference do not."""
+    """Who takes part, and by which rules; `critic` is None where nobody estimates values."""
 
     engine: Engine
     policy: Loaded
@@ -29,12 +29,17 @@ class Course(NamedTuple):
     scorer: Loaded
     reference: Any
     sampler: Sampler
-    objective: ProximalObjective
+    objective: OnlineObjective
     machine: Machine
+
+    @property
+    def learners(self) -> list[Any]:
+        """The models that learn."""
+        return _learners(self.policy, self.critic)
 
 
 def enrol(
-    models: tuple[Path, Path, Path | None], objective: ProximalObjective, machine: Machine
+    models: tuple[Path, Path, Path | None], objective: OnlineObjective, machine: Machine
 ) -> Course:
     """Load everybody: `models` are the folders of the start, the reward model and the reference.
 
@@ -48,12 +53,13 @@ def enrol(
     if objective.rollouts < (size := Team.here().size):
         raise BadInput(f"{objective.rollouts} rollouts for {size} processes; ask for more of them")
     critic = _critic(models, policy.model, objective, machine)
-    # Adapters come with dropout that is on; everything is looked at and learned without.
-    policy.model.eval()
-    critic.eval()
+    learners = _learners(policy, critic)
+    for model in learners:
+        # Adapters come with dropout that is on; everything is looked at and learned without.
+        model.eval()
     is_base = objective.training.lora is not None and reference in (None, start)
     return Course(
-        engine=engaged([policy.model, critic], objective.training, machine),
+        engine=engaged(learners, objective.training, machine),
         policy=policy,
         critic=critic,
         scorer=scorer,
@@ -64,25 +70,32 @@ def enrol(
     )
 
 
+def _learners(policy: Loaded, critic: Any) -> list[Any]:
+    return [policy.model] if critic is None else [policy.model, critic]
+
+
 def _critic(
     models: tuple[Path, Path, Path | None],
     policy: Any,
-    objective: ProximalObjective,
+    objective: OnlineObjective,
     machine: Machine,
 ) -> Any:
-    """The reward model's or the policy's backbone, or an adapter on the latter; its head zero."""
-    training, init = objective.training, objective.critic.init
+    """The reward model's or the policy's backbone, or an adapter on the latter; its head zero.
+
+    None where the objective has no use for one; the policy takes up its own adapter all the same.
+    """
+    training, settings = objective.training, objective.value_model
+    take_up(policy, training)
+    if settings is None:
+        return None
     if training.lora is not None:
-        take_up(policy, training)
         return SharedCritic(policy, training.lora, training.seed)
-    critic = load_scorer(models[1] if init == "reward" else models[0], machine).model
+    critic = load_scorer(models[1] if settings.init == "reward" else models[0], machine).model
     torch.nn.init.zeros_(critic.score.weight)
     return critic
 
 
-def _sampler(
-    start: Path, policy: Loaded, objective: ProximalObjective, machine: Machine
-) -> Sampler:
+def _sampler(start: Path, policy: Loaded, objective: OnlineObjective, machine: Machine) -> Sampler:
     """An engine that follows the policy: vLLM with a copy of the weights, or the module itself."""
     eos = policy.tokenizer.eos_token_id
     if wants_vllm(machine):

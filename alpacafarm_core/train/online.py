@@ -1,4 +1,4 @@
-"""PPO: sample, score, improve, again; the one loop in which the data is the policy's own.
+"""PPO and its siblings: sample, score, improve, again; the data is the policy's own.
 
 AlpacaFarm's recipe (Dubois et al. 2023, appendix), with what went wrong in its code put right: the
 sampled ids are scored, not their text; an unfinished response is noticed on its ids; statistics
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.generate import seed_of
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.objective import NO_PAST, Past, ProximalObjective
+from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.reward import scores
 from alpacafarm_core.sampler import Sample
 from alpacafarm_core.train import rl
@@ -38,8 +39,9 @@ from alpacafarm_core.train.checkpoint import Checkpoints, State, origin
 from alpacafarm_core.train.contracts import agreeing, finite, near
 from alpacafarm_core.train.course import Course, enrol
 from alpacafarm_core.train.descent import step
-from alpacafarm_core.train.engine import Learn, accumulate, gathered, together
-from alpacafarm_core.train.forward import judged, response_logprobs, response_values
+from alpacafarm_core.train.engine import accumulate, gathered, together
+from alpacafarm_core.train.forward import judged
+from alpacafarm_core.train.lessons import lesson, values_of
 from alpacafarm_core.train.logbook import Logbook
 from alpacafarm_core.train.lora import base_of
 from alpacafarm_core.train.models import (
@@ -68,7 +70,7 @@ def roll_out(
     models: tuple[Path, Path, Path | None],
     out: Path,
     instructions: pl.DataFrame,
-    objective: ProximalObjective,
+    objective: OnlineObjective,
     machine: Machine,
 ) -> dict[str, Any]:
     """Train a policy on its own samples and save it in `out`.
@@ -95,18 +97,18 @@ def roll_out(
 
 def _check_fit(course: Course, prompt: list[int]) -> None:
     """Try the longest minibatch there could be."""
-    objective, policy = course.objective, course.policy.model
+    objective = course.objective
     answer = [course.policy.tokenizer.eos_token_id] * objective.sampling.max_tokens
     rows = [Tokens(prompt, answer)] * objective.minibatch
     rollouts = imagined(rows)
     taught = rl.Advantages(rollouts.values, rollouts.values)
     trial = Trial(
-        models=[policy, course.critic],
+        models=course.learners,
         examples=rows,
         size=objective.minibatch,
         lesson=partial(lesson, course, rollouts, taught),
         batch=lambda micro: padded([rows[row] for row in micro]),
-        frozen=frozen_of([] if course.reference is policy else [course.reference],
+        frozen=frozen_of([] if course.reference is course.policy.model else [course.reference],
                          [course.scorer.model]),
     )  # fmt: skip
     check_on(trial, course.machine)
@@ -136,53 +138,18 @@ def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Rollout
     return joined(gathered(part))
 
 
-def learned(rollouts: Rollouts, kl_coef: float, objective: ProximalObjective) -> rl.Advantages:
-    """Scores and KL penalties to whitened advantages, and the returns for the critic.
+def learned(rollouts: Rollouts, kl_coef: float, objective: OnlineObjective) -> rl.Advantages:
+    """What the tokens of a step's rollouts were worth, as the objective has it.
 
     Where the sampler and the trainer differ, an advantage counts by how much likelier its token is
     to the trainer, up to a cap.
     """
-    shaping, mask = objective.shaping, rollouts.mask
-    penalties = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, objective.kl.estimator)
+    shaping = objective.shaping
     ends = rl.finished_scores(rollouts.scores, rollouts.finished, shaping.missing_eos)
-    rewards = rl.place_rewards(ends, penalties, mask, kl_coef)
-    if shaping.whiten:
-        rewards = rl.whiten(rewards, mask, keep_mean=True)
-    found = rl.estimate_advantages(rewards, rollouts.values, mask, objective.gamma, objective.lam)
-    white = rl.whiten(found.advantages, mask, keep_mean=False)
+    found = objective.advantages(rollouts._replace(scores=ends), kl_coef)
     cap = shaping.importance_cap
     trust = 1.0 if cap is None else rl.importance(rollouts.logprobs, rollouts.sampled, cap)
-    return found._replace(advantages=white * trust)
-
-
-def lesson(
-    course: Course,
-    rollouts: Rollouts,
-    taught: rl.Advantages,
-    rows: Sequence[int],
-    _: Past = NO_PAST,
-) -> Learn:
-    """What one micro-batch adds to a minibatch of these rollouts: losses of policy and critic.
-
-    Means are over the response tokens of the whole minibatch. The figures are parts of both losses
-    and of the clip fraction.
-    """
-    objective, tokens = course.objective, float(rollouts.mask[list(rows)].sum())
-
-    def learn(micro: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
-        logprobs, values, mask = _now(course, rollouts, micro)
-        old, old_values, advantages, returns = (
-            known[micro, : mask.shape[1]].to(mask.device)
-            for known in (rollouts.logprobs, rollouts.values, *taught)
-        )
-        policy = rl.policy_loss(logprobs, old, advantages, objective.clip) * mask
-        value = rl.value_loss(values, old_values, returns, objective.critic.clip) * mask
-        away = rl.clip_fraction(logprobs.detach(), old, mask, objective.clip) * mask.sum()
-        parts = torch.stack([policy.detach().sum(), value.detach().sum(), away]).cpu() / tokens
-        figures = zip(("policy_loss", "value_loss", "clip_fraction"), parts.tolist(), strict=True)
-        return (policy.sum() + objective.critic.coef * value.sum()) / tokens, dict(figures)
-
-    return learn
+    return found._replace(advantages=found.advantages * trust)
 
 
 def _run(
@@ -196,15 +163,17 @@ def _run(
     drawn = _endless(prompts, objective.training.seed)
     in_hand = restored(begun.tensors) if begun.tensors else None
     for at in range(objective.steps):
-        some = [next(drawn) for _ in range(objective.rollouts)]
+        some = _asked(drawn, objective)
         if at < begun.step:
             continue
         rollouts, in_hand = in_hand or experience(course, some, at), None
         numbers = {"kl_coef": coef}
         checkpoints.save(engine, State(at, book.history, numbers, held(rollouts)))
         taught = learned(rollouts, coef, objective)
-        fit = rl.explained_variance(rollouts.values, taught.returns, rollouts.mask)
-        figures = numbers | _sound(course, rollouts, at) | {"explained_variance": float(fit)}
+        figures = numbers | _sound(course, rollouts, at)
+        if course.critic is not None:
+            fit = rl.explained_variance(rollouts.values, taught.returns, rollouts.mask)
+            figures["explained_variance"] = float(fit)
         figures |= _improve(course, rollouts, taught, at)
         finite(figures, at, objective.steps)
         book.note(at, objective.steps, figures)
@@ -252,25 +221,15 @@ def _looked_at(course: Course, rows: Sequence[Tokens]) -> dict[str, Tensor]:
             ours = judged(course.policy.model, batch, temperature)
             with base_of(course.reference):
                 theirs = judged(course.reference, batch, temperature)
-            values = response_values(course.critic, batch)
-        seen = (batch.mask.float(), ours.logprobs, theirs.logprobs, ours.entropies, values)
+            values = values_of(course, batch)
+        absent = torch.zeros_like(ours.logprobs) if values is None else values
+        seen = (batch.mask.float(), ours.logprobs, theirs.logprobs, ours.entropies, absent)
         for name, tensor in zip(LOOKS, seen, strict=True):
             found[name][micro, : tensor.shape[1]] = tensor.cpu()
     return found
 
 
-def _now(course: Course, rollouts: Rollouts, micro: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities and values of today's policy and critic, with gradient, and the mask."""
-    batch = padded([rollouts.rows[row] for row in micro]).to(begin(course.machine))
-    with autocast(course.machine):
-        logprobs = response_logprobs(
-            course.policy.model, batch, course.objective.sampling.temperature
-        )
-        values = response_values(course.critic, batch)
-    return logprobs, values, batch.mask.float()
-
-
-def _nats(rollouts: Rollouts, objective: ProximalObjective) -> float:
+def _nats(rollouts: Rollouts, objective: OnlineObjective) -> float:
     """Mean KL of a response under the estimator that is penalised."""
     found = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, objective.kl.estimator)
     return float((found * rollouts.mask).sum(1).mean())
@@ -299,6 +258,13 @@ def _prompts(instructions: pl.DataFrame, course: Course) -> list[list[int]]:
             f"no prompt has at most {room} tokens (max_length less max_tokens); raise max_length"
         )
     return kept
+
+
+def _asked(drawn: Iterator[list[int]], objective: OnlineObjective) -> list[list[int]]:
+    """The prompts of a step, each as often in a row as it is answered."""
+    times = objective.sampling.n
+    prompts = islice(drawn, objective.rollouts // times)
+    return [prompt for prompt in prompts for _ in range(times)]
 
 
 def _endless(prompts: Sequence[list[int]], seed: int) -> Iterator[list[int]]:

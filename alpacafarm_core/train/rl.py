@@ -1,4 +1,4 @@
-"""The arithmetic of PPO on padded responses: pure, and every mean is over real tokens only.
+"""The arithmetic of PPO and its siblings on padded responses: pure, over real tokens only.
 
 AlpacaFarm's formulas (Dubois et al. 2023; PPO of Schulman et al. 2017, GAE of 2015) with its
 padding mistakes mended. B is responses, R padded response tokens; `mask` [B, R] is 1 on response
@@ -11,13 +11,25 @@ import torch
 from torch import Tensor
 
 KLEstimator = Literal["k1", "k2", "k3", "clamped"]
+Average = Literal["token", "response", "sum", "constant"]
 
 
 class Advantages(NamedTuple):
-    """Generalised advantages and the returns the critic is fitted to, each [B, R]."""
+    """What tokens were worth, and the returns a critic is fitted to, each [B, R].
+
+    `kl_price` is that of a nat in the loss itself: 0 where rewards have paid for it.
+    """
 
     advantages: Tensor
     returns: Tensor
+    kl_price: float = 0.0
+
+
+class Weighing(NamedTuple):
+    """How the losses of a minibatch's tokens add up: times `each` [B], over `whole`."""
+
+    each: Tensor
+    whole: float
 
 
 def kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator) -> Tensor:
@@ -95,6 +107,19 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Ten
     """Half the larger of the plain and the clipped squared error of each token; all [B, R]."""
     near = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
+
+
+def weigh(lengths: Tensor, average: Average, longest: int) -> Weighing:
+    """The weighing of a minibatch whose responses have `lengths` tokens, [B].
+
+    "token" is the mean over all tokens; "response" the mean over responses of the mean over their
+    tokens; "sum" the mean over responses of their sums; "constant" is that over `longest` tokens.
+    """
+    ones, many = torch.ones_like(lengths), len(lengths)
+    if average == "response":
+        return Weighing(ones / lengths, float(many))
+    wholes = {"token": float(lengths.sum()), "sum": many, "constant": many * longest}
+    return Weighing(ones, float(wholes[average]))
 
 
 def importance(logprobs: Tensor, sampled: Tensor, cap: float) -> Tensor:

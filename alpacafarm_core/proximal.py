@@ -1,0 +1,139 @@
+"""Objectives of the loop in which a policy learns from its own samples: PPO's, and what is common.
+
+What the loop asks of an objective: what each token was worth, from whole rollouts; whose value
+model helps, if any; how a token's loss counts in a minibatch. PPO's answers are here, those of a
+method without a critic in its own file. Flows read these classes for their forms, so torch is
+imported only where something is computed. B is responses, R response tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from alpacafarm_core.settings import Sampling, Training
+from alpacafarm_core.values import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alpacafarm_core.train.rl import Advantages, Average
+    from alpacafarm_core.train.rollouts import Rollouts
+
+
+class KLPenalty(Value):
+    """What a token costs for straying from the reference."""
+
+    coef: float = Field(default=0.0067, ge=0, description="Price of one nat")
+    estimator: Literal["k1", "k2", "k3", "clamped"] = Field(
+        default="k1", description="k1 signed log-ratio; clamped is AlpacaFarm's"
+    )
+    target: float | None = Field(default=None, gt=0, description="Nats a response; adapts coef")
+    limit: float = Field(default=100.0, gt=0, description="Nats a response that end training")
+
+
+class Scoring(Value):
+    """Which scores count, and how much where sampler and trainer differ."""
+
+    missing_eos: float | None = Field(default=-1.0, description="Score of an unfinished response")
+    importance_cap: float | None = Field(
+        default=None, gt=0, description="Corrects for the sampler, up to this ratio"
+    )
+
+
+class Shaping(Scoring):
+    """What happens to the reward model's scores before they are rewards."""
+
+    whiten: bool = Field(default=True, description="Unit variance, mean kept")
+
+
+class Critic(Value):
+    """The value model: a separate network with a fresh head of zeros."""
+
+    init: Literal["reward", "policy"] = Field(default="reward", description="Where it starts")
+    clip: float = Field(default=0.2, gt=0, description="Largest change of a value")
+    coef: float = Field(default=0.1, ge=0, description="Weight of its loss")
+
+
+class OnlineObjective(Value):
+    """What a policy is trained for on its own samples; `sampling.n` of them a prompt."""
+
+    steps: int = Field(default=40, ge=1, description="Rounds of sampling and learning")
+    rollouts: int = Field(default=512, ge=1, description="Responses sampled per step")
+    minibatch: int = Field(default=256, ge=1, description="Responses per gradient step")
+    inner_epochs: int = Field(default=2, ge=1, description="Passes over each step's rollouts")
+    kl: KLPenalty = Field(default=KLPenalty(), description="Price of leaving the reference")
+    clip: float = Field(default=0.2, gt=0, description="Largest change of the probability ratio")
+    shaping: Scoring = Field(default=Scoring(), description="From scores to rewards")
+    sampling: Sampling = Field(
+        default=Sampling(temperature=1.0, max_tokens=300), description="How rollouts are drawn"
+    )
+    training: Training = Field(
+        default=Training(
+            learning_rate=1e-5, adam_epsilon=1e-5, batch=256, schedule="linear", warmup=0.0125
+        ),
+        description="Optimiser; its epochs and batch are unused",
+    )
+
+    @model_validator(mode="after")
+    def _in_whole_groups(self) -> Self:
+        if self.rollouts % self.sampling.n:
+            raise ValueError(
+                f"rollouts {self.rollouts} are no whole number of groups: make them a multiple of "
+                f"sampling.n, {self.sampling.n}"
+            )
+        return self
+
+    @property
+    def value_model(self) -> Critic | None:
+        """The critic; None where nobody estimates values."""
+        return None
+
+    @property
+    def averaging(self) -> Average:
+        """How the losses of a minibatch's tokens are averaged."""
+        return "token"
+
+    def advantages(self, rollouts: Rollouts, kl_coef: float) -> Advantages:
+        """What each token of a step's rollouts was worth, [B, R], at this price of a nat."""
+        raise NotImplementedError
+
+    def compared(self, logprobs: Tensor, old: Tensor) -> Tensor:
+        """The log-probabilities with which those of today make a ratio; all [B, R]."""
+        return old
+
+
+class ProximalObjective(OnlineObjective):
+    """PPO against a reward model; AlpacaFarm's values."""
+
+    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount per token")
+    lam: float = Field(default=1.0, ge=0, le=1, description="Decay of advantage estimation")
+    critic: Critic = Field(default=Critic(), description="The value model")
+    shaping: Shaping = Field(default=Shaping(), description="From scores to rewards")
+
+    @model_validator(mode="after")
+    def _on_one_base(self) -> Self:
+        if self.training.lora is not None and self.critic.init == "reward":
+            raise ValueError(
+                "with LoRA policy and critic share one base, so the critic cannot start from the "
+                "reward model: set critic.init to policy"
+            )
+        return self
+
+    @property
+    def value_model(self) -> Critic | None:
+        """The one that is set."""
+        return self.critic
+
+    def advantages(self, rollouts: Rollouts, kl_coef: float) -> Advantages:
+        """Generalised advantages of scores less KL penalties, whitened."""
+        from alpacafarm_core.train import rl
+
+        mask = rollouts.mask
+        penalties = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, self.kl.estimator)
+        rewards = rl.place_rewards(rollouts.scores, penalties, mask, kl_coef)
+        if self.shaping.whiten:
+            rewards = rl.whiten(rewards, mask, keep_mean=True)
+        found = rl.estimate_advantages(rewards, rollouts.values, mask, self.gamma, self.lam)
+        return found._replace(advantages=rl.whiten(found.advantages, mask, keep_mean=False))
