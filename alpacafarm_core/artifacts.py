@@ -67,6 +67,13 @@ class Demonstrations(Table):
     columns: ClassVar[Columns] = {**_PROMPT, "output": TEXT, "output_ids": IDS, "tokenizer": TEXT}
 
 
+class Graded(Demonstrations):
+    """Answers to learn behind a reward token: `tag` is its number, 0 being the best."""
+
+    kind = "graded"
+    columns: ClassVar[Columns] = {**Demonstrations.columns, "tag": WHOLE}
+
+
 class Candidates(Table):
     """Answers of one policy or published model, `sample_index` counting from 0 within a prompt.
 

@@ -25,8 +25,9 @@ CARRIED = 0.7  # share of a batch still running at which the rest is dropped
 class TransformersSampler:
     """Samples from a module that others may go on training."""
 
-    def __init__(self, model: Any, eos: int) -> None:
-        self.model, self.eos = model, eos
+    def __init__(self, model: Any, eos: int, never: Sequence[int] = ()) -> None:
+        """`never` are ids that are not drawn: reward tokens, which only ever stand in a prompt."""
+        self.model, self.eos, self.never = model, eos, list(never)
 
     def sample(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
@@ -72,7 +73,8 @@ class TransformersSampler:
         states = np.array(batch.seeds, dtype=np.uint64)
         drawn = [_Drawn([], []) for _ in batch.prompts]
         for step in range(sampling.max_tokens):
-            tokens = choose(running.logits, sampling, uniforms(states[running.rows], step))
+            chances = uniforms(states[running.rows], step)
+            tokens = choose(without(running.logits, self.never), sampling, chances)
             asked = logprobs(running.logits, tokens, sampling) if with_logprobs else tokens
             self._append(drawn, running.rows, tokens.tolist(), asked.tolist())
             going = [i for i, row in enumerate(running.rows) if drawn[row].ids[-1] != self.eos]
@@ -198,6 +200,15 @@ def uniforms(seeds: np.ndarray[Any, np.dtype[np.uint64]], step: int) -> Tensor:
     with np.errstate(over="ignore"):
         z = _mixed(seeds) + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15)
         return torch.from_numpy((_mixed(z) >> np.uint64(11)) * 2.0**-53)
+
+
+def without(logits: Tensor, never: Sequence[int]) -> Tensor:
+    """Logits [B, V] with no chance for the ids in `never`."""
+    if not never:
+        return logits
+    left = logits.clone()
+    left[:, never] = -torch.inf
+    return left
 
 
 def choose(logits: Tensor, sampling: Sampling, chances: Tensor) -> Tensor:

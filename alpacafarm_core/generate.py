@@ -27,8 +27,9 @@ from alpacafarm_core.sampler import Batch, Sample, Sampler
 from alpacafarm_core.scoring import scorer
 from alpacafarm_core.search import best
 from alpacafarm_core.settings import Sampling
-from alpacafarm_core.train.batches import prompt_ids, prompt_texts, tokenizer_digest
+from alpacafarm_core.train.batches import prompt_texts, tokenizer_digest
 from alpacafarm_core.train.models import begin, load_policy, load_tokenizer
+from alpacafarm_core.train.tokens import asked, reward_ids
 from alpacafarm_core.weights import BestOf
 
 CHUNK = 512
@@ -67,7 +68,10 @@ class Written(NamedTuple):
 def generate(
     policy: Path, rows: pl.DataFrame, sampling: Sampling, ledger: Ledger, machine: Machine
 ) -> pl.DataFrame:
-    """`sampling.n` answers of the policy in a folder to each row of Instructions, as Candidates."""
+    """`sampling.n` answers of the policy in a folder to each row of Instructions, as Candidates.
+
+    A row's column `tag`, where there is one, is the reward token that it is asked behind.
+    """
     return _whole(answers(policy, rows, sampling, ledger, machine), Candidates.columns)
 
 
@@ -115,8 +119,7 @@ def answers(
 ) -> Iterator[pl.DataFrame]:
     """Candidates, a chunk at a time in row order; each chunk is remembered before it is given."""
     tokenizer = load_tokenizer(policy)
-    texts = prompt_texts(rows)
-    prompts = prompt_ids(tokenizer, texts)
+    texts, prompts = prompt_texts(rows), asked(rows, tokenizer)
     lengths = [len(prompt) for prompt in prompts]
     _check_lengths(policy, lengths, sampling)
     longest = max(lengths, default=0) + sampling.max_tokens
@@ -163,11 +166,13 @@ def open_sampler(policy: Path, longest: int, machine: Machine) -> Sampler:
     if wants_vllm(machine):
         from alpacafarm_core.vllm_engine import VLLMSampler
 
-        return VLLMSampler(policy, longest, load_tokenizer(policy).eos_token_id, machine)
+        tokenizer = load_tokenizer(policy)
+        never = reward_ids(tokenizer)
+        return VLLMSampler(policy, longest, tokenizer.eos_token_id, machine, never)
     from alpacafarm_core.decoding import TransformersSampler
 
     model, tokenizer = load_policy(policy, machine)
-    return TransformersSampler(model, tokenizer.eos_token_id)
+    return TransformersSampler(model, tokenizer.eos_token_id, reward_ids(tokenizer))
 
 
 def wants_vllm(machine: Machine) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from alpacafarm_core.artifacts import Demonstrations, Preferences
+from alpacafarm_core.artifacts import Demonstrations, Graded, Preferences
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.settings import Rule
 
@@ -25,6 +25,20 @@ def select(rows: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     if kept.is_empty():
         raise BadInput(f"rule {rule.keep!r} keeps none of {rows.height} rows; check their labels")
     return kept.select(list(Demonstrations.columns))
+
+
+def graded(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Both answers of each decided pair, the preferred ones with tag 0, the others with tag 1.
+
+    Rows of a pair stand together. Raises BadInput where no pair is decided.
+    """
+    turned = pairs.with_columns(preference=3 - pl.col("preference"))
+    sides = [chosen(each).with_row_index("pair") for each in (pairs, turned)]
+    both = [side.with_columns(tag=pl.lit(tag)) for tag, side in enumerate(sides)]
+    rows = pl.concat(both).sort("pair", maintain_order=True)
+    if rows.is_empty():
+        raise BadInput(f"none of {pairs.height} pairs is decided; check their labels")
+    return rows.select(pl.col(name).cast(kind) for name, kind in Graded.columns.items())
 
 
 def shared(prompts: pl.DataFrame, number: int, of: int) -> pl.DataFrame:

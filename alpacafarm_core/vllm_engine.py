@@ -26,13 +26,18 @@ from alpacafarm_core.weight_sync import check, differing, probe, reading, sums
 CPU_CACHE = 256 << 20
 GPU_SHARE = 0.4  # of the memory that is free; the rest is the trainer's
 AT_ONCE = 256  # sequences that the engine works on
+NEVER = -100.0  # added to a logit; the most that vLLM takes
 WORKER = "alpacafarm_core.vllm_worker.Worker"
 
 
 class VLLMSampler:
     """One engine for the policy in a folder, for sequences of up to `longest` tokens."""
 
-    def __init__(self, folder: Path, longest: int, eos: int, machine: Machine) -> None:
+    def __init__(
+        self, folder: Path, longest: int, eos: int, machine: Machine, never: Sequence[int] = ()
+    ) -> None:
+        """`never` are ids that are not drawn: reward tokens, which only ever stand in a prompt."""
+        self.never = dict.fromkeys(never, NEVER) or None
         self.on_gpu = begin(machine).type == "cuda"
         self.eos, self.spread = eos, machine.tensor_parallel
         self.is_asleep, self.numbered = False, 0
@@ -170,6 +175,7 @@ class VLLMSampler:
                 max_tokens=sampling.max_tokens,
                 seed=seed,
                 stop_token_ids=[self.eos],
+                logit_bias=self.never,
                 detokenize=False,
                 logprobs=0 if with_logprobs else None,
                 flat_logprobs=with_logprobs,

@@ -34,7 +34,14 @@ class BestOf(Value):
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus of the draws")
 
 
-Decoder = Annotated[Plain | BestOf, Field(discriminator="name")]
+class Tagged(Value):
+    """Put a reward token before the prompt: answer as those that were tagged with it."""
+
+    name: Literal["tagged"] = "tagged"
+    tag: int = Field(default=0, ge=0, description="Reward token; 0 is the best")
+
+
+Decoder = Annotated[Plain | BestOf | Tagged, Field(discriminator="name")]
 
 
 class Policy(Artifact):

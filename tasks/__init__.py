@@ -4,7 +4,7 @@ from tasks.annotate import annotate
 from tasks.compare import compare, compare_scored
 from tasks.generate import generate
 from tasks.judge import score
-from tasks.select import labels, prefer, rank, select, share
+from tasks.select import grade, labels, prefer, rank, select, share
 from tasks.sources import base, demonstrations, instructions, published, recorded
 from tasks.tally import tally
 from tasks.train import fit_reward, look, roll_out, train, train_policy
@@ -17,6 +17,7 @@ __all__ = [
     "demonstrations",
     "fit_reward",
     "generate",
+    "grade",
     "instructions",
     "labels",
     "look",

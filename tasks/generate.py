@@ -12,7 +12,7 @@ from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.side_by_side import call_beside
 from alpacafarm_core.store import Made
-from alpacafarm_core.weights import BestOf, Policy
+from alpacafarm_core.weights import BestOf, Policy, Tagged
 from tasks.stage import ledger, stage, store
 
 
@@ -23,6 +23,8 @@ def generate(
     """Sample a policy as it decodes; answers known to the ledger are not drawn again."""
     folder, machine = store().weights(policy), Machine.here()
     rows = store().read(instructions)
+    if isinstance(policy.decode, Tagged):
+        rows = rows.with_columns(tag=pl.lit(policy.decode.tag))
     shared = [rows.slice(*share) for share in shares(rows.height, machine.at_once())]
     if isinstance(policy.decode, BestOf):
         models, asked = (folder, store().weights(policy.decode.reward)), (sampling, policy.decode)

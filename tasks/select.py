@@ -7,6 +7,7 @@ from alpacafarm_core.artifacts import (
     Candidates,
     Comparisons,
     Demonstrations,
+    Graded,
     Instructions,
     Preferences,
     Ranked,
@@ -34,6 +35,12 @@ def labels(preferences: Preferences, number: int, of: int) -> pl.DataFrame:
 def select(scored: Scores | Preferences, rule: Rule) -> pl.DataFrame:
     """Keep the best answer of each prompt, or the preferred one of each pair."""
     return core.select(store().read(scored), rule)
+
+
+@stage(Graded, version=1)
+def grade(preferences: Preferences) -> pl.DataFrame:
+    """Tag both answers of each decided pair as the better or the worse one."""
+    return core.graded(store().read(preferences))
 
 
 @stage(Ranked, version=1)

@@ -18,6 +18,7 @@ YIELDS = {
     "annotate": artifacts.Preferences,
     "score": artifacts.Scores,
     "select": artifacts.Demonstrations,
+    "grade": artifacts.Graded,
     "prefer": artifacts.Preferences,
     "compare": artifacts.Comparisons,
     "rank": artifacts.Ranked,

@@ -4,6 +4,7 @@ N is responses, R tokens of one, T tokens of all laid end to end, H hidden width
 once over prompt and response; heads see only the positions that matter.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from alpacafarm_core.train import lean
 from alpacafarm_core.train.batches import Padded
-from alpacafarm_core.train.logps import Head, entropies, tempered, token_logprobs
+from alpacafarm_core.train.logps import Head, divergences, entropies, tempered, token_logprobs
 
 
 class Judged(NamedTuple):
@@ -50,6 +51,29 @@ def judged(model: Any, batch: Padded, temperature: float = 1.0) -> Judged:
     return Judged(_spread(found, batch.mask), _spread(entropies(hidden, head), batch.mask))
 
 
+def response_divergences(
+    ours: tuple[Any, Padded], theirs: tuple[Any, Padded], never: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability, KL(policy || reference) and entropy at each response token, each [N, R].
+
+    Policy and reference read the same responses, each after its own prompts; KL and entropy leave
+    out the tokens in `never`, which the reference may not have. Zero on padding.
+    """
+    (model, batch), (reference, other) = ours, theirs
+    plain = [_plain(each, never) for each in (model, reference)]
+    count = min(map(len, plain))
+    with torch.no_grad():
+        known = _predicting(reference, other)
+    found = divergences(
+        (_predicting(model, batch), known),
+        batch.targets[batch.mask],
+        (_head(model), _head(reference)),
+        (plain[0][:count], plain[1][:count]),
+    )
+    logprobs, kl, left = (_spread(each, batch.mask) for each in found)
+    return logprobs, kl, left
+
+
 def response_values(critic: Any, batch: Padded) -> Tensor:
     """The critic's value before each response token, [N, R] in float32, zero on padding."""
     values = critic.score(_predicting(critic, batch))[:, 0].float()
@@ -86,6 +110,12 @@ def _head(model: Any) -> Head:
     head: Head = model.get_output_embeddings()
     cap = getattr(model.config, "final_logit_softcapping", None)
     return head if cap is None else lambda hidden: torch.tanh(head(hidden) / cap) * cap
+
+
+def _plain(model: Any, never: Sequence[int]) -> Tensor:
+    """Ids of a model's vocabulary without some of them."""
+    ids = torch.arange(model.config.vocab_size, device=model.device)
+    return ids[~torch.isin(ids, torch.tensor(list(never), device=model.device))]
 
 
 def _spread(found: Tensor, mask: Tensor) -> Tensor:

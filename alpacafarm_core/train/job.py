@@ -36,7 +36,12 @@ from alpacafarm_core.values import Value
 
 CALL, RESULT, ROWS = "call.json", "result.json", "result.parquet"
 
-TRAININGS = ("reward:fit", "train.offline:train", "train.online:roll_out")
+TRAININGS = (
+    "reward:fit",
+    "train.offline:train",
+    "train.online:roll_out",
+    "train.conditioned:roll_out",
+)
 
 # One job at a time in this process: loading a model is not safe in several threads at once.
 HERE = threading.Lock()

@@ -40,6 +40,43 @@ def entropies(hidden: Tensor, head: Head, slab: int = SLAB) -> Tensor:
     return torch.cat([_entropy(head(part).float()) for part in parts])
 
 
+def divergences(
+    hidden: tuple[Tensor, Tensor],
+    targets: Tensor,
+    heads: tuple[Head, Head],
+    plain: tuple[Tensor, Tensor],
+    slab: int = SLAB,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability of each target, exact KL(policy || reference) and entropy in nats, all [N].
+
+    Everything is given for the policy and for the reference: `hidden` [N, H], the head, and the ids
+    that are `plain` tokens, equally many of both. KL and entropy are of the distributions over
+    those alone; the log-probability is over the policy's whole vocabulary.
+    """
+    rows = max(1, slab // (2 * _width(heads[0], hidden[0])))
+    if len(targets) <= rows:
+        return _divergences(*hidden, targets, heads, plain)
+    parts = zip(*(_slabs(each, rows) for each in (*hidden, targets)), strict=True)
+    found = [checkpoint(_divergences, *part, heads, plain, use_reentrant=False) for part in parts]
+    ours, away, left = (torch.cat(each) for each in zip(*found, strict=True))
+    return ours, away, left
+
+
+def _divergences(
+    hidden: Tensor,
+    ref_hidden: Tensor,
+    targets: Tensor,
+    heads: tuple[Head, Head],
+    plain: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    logits = heads[0](hidden).float()
+    found = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    ours = logits.index_select(-1, plain[0]).log_softmax(-1)
+    theirs = heads[1](ref_hidden).float().index_select(-1, plain[1]).log_softmax(-1)
+    probs = ours.exp()
+    return found, (probs * (ours - theirs)).sum(-1), -(probs * ours).sum(-1)
+
+
 def _slabs(tensor: Tensor, rows: int) -> Iterator[Tensor]:
     return (tensor[start : start + rows] for start in range(0, len(tensor), rows))
 

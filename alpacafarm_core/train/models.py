@@ -19,6 +19,7 @@ from alpacafarm_core.errors import BadInput
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.train import lora
 from alpacafarm_core.train.team import Team
+from alpacafarm_core.train.tokens import reward_ids, reward_token
 
 SHARING = ("gpt_neox", "llama", "mistral", "olmo2", "qwen2", "qwen3")
 
@@ -62,6 +63,26 @@ def load_scorer(folder: Path, machine: Machine) -> Loaded:
     from transformers import AutoModelForSequenceClassification
 
     return _load(AutoModelForSequenceClassification, folder, machine, num_labels=1)
+
+
+@torch.no_grad()
+def grow(loaded: Loaded, tags: int, seed: int) -> None:
+    """Give a model so many reward tokens, where it has fewer: new tokens, new rows for each.
+
+    A row is the mean of the old ones and, in each dimension, their spread times a normal number, so
+    that no two tokens begin alike; AlpacaFarm's Quark. Each matrix draws from the same seed.
+    """
+    model, tokenizer = loaded
+    had, known = len(reward_ids(tokenizer)), len(tokenizer)
+    if had >= tags:
+        return
+    tokenizer.add_tokens([reward_token(n) for n in range(had, tags)], special_tokens=True)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for weight in {id(each): each for each in _vocabularies(model)}.values():
+        normal = torch.randn(tags - had, weight.shape[1], generator=_seeded(seed))
+        old = weight[:known]
+        weight[known : len(tokenizer)] = old.mean(0) + old.std(0) * normal.to(weight)
 
 
 def sharing(model: Any) -> bool:
@@ -185,9 +206,18 @@ def _make_room(model: Any, tokens: int) -> None:
     if tokens <= old:
         return
     model.resize_token_embeddings(tokens, mean_resizing=False)
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        if layer is not None:
-            layer.weight[old:] = layer.weight[:old].mean(0)
+    for weight in _vocabularies(model):
+        weight[old:] = weight[:old].mean(0)
+
+
+def _vocabularies(model: Any) -> list[Tensor]:
+    """The matrices with a row for each token; the same one twice where they are tied."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [layer.weight for layer in layers if layer is not None]
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _quiet() -> None:

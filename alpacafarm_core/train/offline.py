@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import NO_PAST, Objective, Past
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
@@ -23,8 +24,8 @@ from alpacafarm_core.train.descent import descended
 from alpacafarm_core.train.engine import Learn, together
 from alpacafarm_core.train.lora import take_up
 from alpacafarm_core.train.material import Material, gold_of, material_of, wins_of
-from alpacafarm_core.train.models import Loaded, autocast, fits, load_policy, save
-from alpacafarm_core.train.reading import Source
+from alpacafarm_core.train.models import Loaded, autocast, fits, grow, load_policy, save
+from alpacafarm_core.train.reading import Source, tags_in
 from alpacafarm_core.train.reference import mismatched, noted, reference_logprobs
 from alpacafarm_core.train.tokens import responses_of
 from alpacafarm_core.train.trial import Trial
@@ -80,6 +81,8 @@ def train(
         torch.manual_seed(objective.training.seed)
         policy = load_policy(models[0], machine)
         fits(policy, models[0], objective.training.max_length)
+        if tags := tags_in(given.rows):
+            _grow(policy, tags, objective)
         material = read(given.rows, policy.tokenizer, objective)
         take_up(policy.model, objective.training)
         course = enrolled(policy, models, material, given, objective, machine)
@@ -89,6 +92,13 @@ def train(
     log.debug("rank %d of %d is done", *team)
     counts = {"rows": len(material.examples)} | material.left_out | material.odd
     return {**counts, "steps": steps}
+
+
+def _grow(policy: Loaded, tags: int, objective: Objective) -> None:
+    """Room for the reward tokens; raises BadInput where only an adapter would learn."""
+    if objective.training.lora is not None:
+        raise BadInput("reward tokens are learned with all weights: leave training.lora out")
+    grow(policy, tags, objective.training.seed)
 
 
 def read(data: Source, tokenizer: Any, objective: Objective) -> Material:

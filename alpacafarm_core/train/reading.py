@@ -9,7 +9,7 @@ from typing import overload
 import polars as pl
 from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
-from alpacafarm_core.train.tokens import labelled
+from alpacafarm_core.train.tokens import TAG, labelled
 
 Source = pl.DataFrame | Path
 
@@ -46,7 +46,7 @@ class Reader:
     def __iter__(self) -> Iterator[pl.DataFrame]:
         """The rows that can be learned from, in parts."""
         start = 0
-        for part in in_parts(self.source, PAIRS if self.of_pairs else ANSWERS):
+        for part in in_parts(self.source, PAIRS if self.of_pairs else _answers(self.source)):
             rows = part.with_row_index("row", start)
             start += part.height
             rows = labelled(rows) if self.of_pairs else rows
@@ -58,6 +58,19 @@ class Reader:
     def height(self) -> int:
         """Rows that were read."""
         return len(self.numbers) + self.undecided
+
+
+def _answers(source: Source) -> list[str]:
+    """Columns of answers, with their reward tokens where they have some."""
+    return [*ANSWERS, TAG] if TAG in scanned(source).collect_schema() else ANSWERS
+
+
+def tags_in(source: Source) -> int:
+    """Reward tokens that a table's answers are tagged with, 0 where they are not."""
+    if TAG not in scanned(source).collect_schema():
+        return 0
+    most = scanned(source).select(pl.col(TAG).max()).collect().item()
+    return 0 if most is None else most + 1
 
 
 class Instructions(Sequence[str]):

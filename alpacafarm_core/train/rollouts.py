@@ -80,19 +80,30 @@ def agreement(rollouts: Rollouts) -> dict[str, float]:
 def held(rollouts: Rollouts) -> dict[str, Tensor]:
     """As tensors alone, for a checkpoint."""
     found: dict[str, Tensor] = {n: getattr(rollouts, n) for n in (*PER_TOKEN, *PER_RESPONSE)}
+    return found | laid(rollouts.rows)
+
+
+def restored(tensors: Mapping[str, Tensor]) -> Rollouts:
+    """The rollouts again, from what `held` made of them."""
+    known = {name: tensors[name] for name in (*PER_TOKEN, *PER_RESPONSE)}
+    return Rollouts(rows=lifted(tensors), **known)
+
+
+def laid(rows: Sequence[Tokens]) -> dict[str, Tensor]:
+    """Prompts and responses end to end, and the length of each."""
+    found: dict[str, Tensor] = {}
     for name in Tokens._fields:
-        lists: list[list[int]] = [getattr(row, name) for row in rollouts.rows]
+        lists: list[list[int]] = [getattr(row, name) for row in rows]
         found[f"{name}_ids"] = torch.tensor([each for ids in lists for each in ids])
         found[f"{name}_lengths"] = torch.tensor([len(ids) for ids in lists])
     return found
 
 
-def restored(tensors: Mapping[str, Tensor]) -> Rollouts:
-    """The rollouts again, from what `held` made of them."""
-    rows = [
+def lifted(tensors: Mapping[str, Tensor]) -> list[Tokens]:
+    """The rows again, from what `laid` made of them."""
+    return [
         Tokens(*both) for both in zip(*(_lists(tensors, n) for n in Tokens._fields), strict=True)
     ]
-    return Rollouts(rows=rows, **{name: tensors[name] for name in (*PER_TOKEN, *PER_RESPONSE)})
 
 
 def _lists(tensors: Mapping[str, Tensor], name: str) -> list[list[int]]:

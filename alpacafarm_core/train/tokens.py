@@ -6,14 +6,19 @@ tokenizer is tokenised.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, takewhile
 from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.prompts import render
 
 OPENING = 8
+TAG = "tag"  # the column with the number of a row's reward token
+REWARD = re.compile(r"<reward_\d+>")
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
@@ -56,8 +61,14 @@ Example = Tokens | Pair
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """What ids mean: a hash of the vocabulary, the merges and the special tokens."""
+    """What ids mean: a hash of the vocabulary, the merges and the special tokens.
+
+    Reward tokens do not count: they are only ever put before a prompt, so ids sampled before a
+    tokenizer had them mean the same afterwards.
+    """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    added = backend.get("added_tokens", [])
+    backend["added_tokens"] = [one for one in added if not REWARD.fullmatch(one["content"])]
     for how_it_was_last_called in ("padding", "truncation"):
         backend.pop(how_it_was_last_called, None)
     content = json.dumps([backend, tokenizer.bos_token_id, tokenizer.eos_token_id], sort_keys=True)
@@ -74,6 +85,48 @@ def prompt_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return list(tokenizer(list(texts)).input_ids) if texts else []
 
 
+def reward_token(number: int) -> str:
+    """The token that stands before a prompt; 0 is the best."""
+    return f"<reward_{number}>"
+
+
+def reward_ids(tokenizer: Any) -> list[int]:
+    """Ids of the reward tokens that a tokenizer has, in their order."""
+    added = tokenizer.get_added_vocab()
+    names = takewhile(added.__contains__, map(reward_token, count()))
+    return [added[name] for name in names]
+
+
+def tagged(prompt: Sequence[int], token: int, tokenizer: Any) -> list[int]:
+    """A prompt's ids with a reward token in front, after the begin token where there is one."""
+    begun = int(list(prompt[:1]) == [tokenizer.bos_token_id])
+    return [*prompt[:begun], token, *prompt[begun:]]
+
+
+def asked(rows: pl.DataFrame, tokenizer: Any) -> list[list[int]]:
+    """Ids of each row's prompt as a policy is asked: behind its reward token where it has one.
+
+    Raises BadInput where the tokenizer has no such token.
+    """
+    return _behind_tags(rows, prompt_ids(tokenizer, prompt_texts(rows)), tokenizer)
+
+
+def _behind_tags(
+    rows: pl.DataFrame, prompts: Sequence[list[int]], tokenizer: Any
+) -> list[list[int]]:
+    tags = rows[TAG].to_list() if TAG in rows.columns else [None] * len(prompts)
+    known, most = reward_ids(tokenizer), max((tag for tag in tags if tag is not None), default=-1)
+    if most >= len(known):
+        raise BadInput(
+            f"row {tags.index(most)}: this policy has no token {reward_token(most)}; train it on "
+            "tagged answers first"
+        )
+    return [
+        prompt if tag is None else tagged(prompt, known[tag], tokenizer)
+        for prompt, tag in zip(prompts, tags, strict=True)
+    ]
+
+
 def encode(rows: pl.DataFrame, output: str, tokenizer: Any) -> list[Tokens]:
     """Each row's prompt with the response in column `output`.
 
@@ -88,7 +141,8 @@ def each_encoded(parts: Iterable[pl.DataFrame], output: str, tokenizer: Any) -> 
     ours = tokenizer_digest(tokenizer)
     for part in parts:
         prompts = _Prompts.of(part, tokenizer)
-        yield from map(Tokens, prompts.ids, _responses(part, output, prompts, ours))
+        responses = _responses(part, output, prompts, ours)
+        yield from map(Tokens, _behind_tags(part, prompts.ids, tokenizer), responses)
 
 
 def demonstrations(rows: pl.DataFrame, tokenizer: Any) -> list[Tokens]:

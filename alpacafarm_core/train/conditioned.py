@@ -1,0 +1,302 @@
+"""Quark's loop: sample, sort by reward, learn the best, or all behind a token that says how good.
+
+AlpacaFarm's recipe (Dubois et al. 2023) with what went wrong in its code put right: the sampled
+ids are learned, the end token with them; responses are padded on the right, and padding counts for
+nothing; quantiles are taken over the rollouts of all processes. The reference never sees a reward
+token, and none is ever sampled. Dropout is off throughout.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from alpacafarm_core.conditioning import ConditionedLogps, ConditionedObjective
+from alpacafarm_core.errors import BadInput
+from alpacafarm_core.generate import seed_of, wants_vllm
+from alpacafarm_core.machine import Machine
+from alpacafarm_core.objective import NO_PAST, Past
+from alpacafarm_core.quantiles import quantiles, quantiles_within
+from alpacafarm_core.reward import scores
+from alpacafarm_core.sampler import Sampler
+from alpacafarm_core.train import rl
+from alpacafarm_core.train.batches import Room, alike, padded
+from alpacafarm_core.train.checkpoint import Checkpoints, State, origin
+from alpacafarm_core.train.contracts import finite, near
+from alpacafarm_core.train.descent import step
+from alpacafarm_core.train.engine import Engine, Learn, accumulate, engaged, gathered, together
+from alpacafarm_core.train.forward import response_divergences
+from alpacafarm_core.train.logbook import Logbook
+from alpacafarm_core.train.lora import take_up
+from alpacafarm_core.train.models import (
+    Loaded,
+    autocast,
+    begin,
+    fits,
+    grow,
+    load_policy,
+    load_scorer,
+    save,
+)
+from alpacafarm_core.train.pool import Pool, held, joined, restored
+from alpacafarm_core.train.prompting import endless, that_fit
+from alpacafarm_core.train.tokens import Tokens, reward_ids, tagged, tokenizer_digest
+from alpacafarm_core.train.trial import Trial, check_on, frozen_of
+
+log = logging.getLogger("alpacafarm.training")
+
+
+class Course(NamedTuple):
+    """Who takes part, and by which rules: the policy learns, scorer and reference do not."""
+
+    engine: Engine
+    policy: Loaded
+    scorer: Loaded
+    reference: Any
+    sampler: Sampler
+    objective: ConditionedObjective
+    machine: Machine
+
+
+class Taught(NamedTuple):
+    """A response that is learned: after its prompt, and after what the policy is told before."""
+
+    plain: Tokens
+    told: Tokens
+
+
+def roll_out(
+    models: tuple[Path, Path, Path | None],
+    out: Path,
+    instructions: pl.DataFrame,
+    objective: ConditionedObjective,
+    machine: Machine,
+) -> dict[str, Any]:
+    """Train a policy on its own sorted samples and save it in `out`.
+
+    `models` are the folders of the start, the reward model and the reference (None: the start).
+    Returns prompts used and left out as too long, and `steps`, the figures of each step. Goes on
+    from a checkpoint beside `out`. Raises TrainingFailed when no prompt is short enough or a
+    contract is broken, BadInput when the checkpoint is of something else.
+    """
+    with together(machine), torch.random.fork_rng():
+        torch.manual_seed(objective.training.seed)
+        course = enrol(models, objective, machine)
+        with closing(course.sampler):
+            room = objective.training.max_length - objective.sampling.max_tokens
+            prompts = that_fit(
+                instructions, course.policy.tokenizer, room - int(objective.is_tagged)
+            )
+            _check_fit(course, max(prompts, key=len))
+            recipe = origin(models, prompts, objective, machine)
+            recipe["machine"]["sampler"] = type(course.sampler).__name__
+            steps = _run(course, prompts, Checkpoints(out, recipe, machine))
+        with course.engine.whole():
+            if course.engine.team.leads:
+                save(course.policy, out)
+    return {"rows": len(prompts), "too_long": instructions.height - len(prompts), "steps": steps}
+
+
+def enrol(
+    models: tuple[Path, Path, Path | None], objective: ConditionedObjective, machine: Machine
+) -> Course:
+    """Load everybody; the policy gets its reward tokens, where it learns behind them.
+
+    Raises BadInput when the reward model has another tokenizer, or the model sees too little.
+    """
+    start, reward, reference = models
+    policy, scorer = load_policy(start, machine), load_scorer(reward, machine)
+    if tokenizer_digest(policy.tokenizer) != tokenizer_digest(scorer.tokenizer):
+        raise BadInput(f"{start} and {reward} have different tokenizers; fit the reward on {start}")
+    fits(policy, start, objective.training.max_length)
+    if objective.is_tagged:
+        grow(policy, objective.quantiles, objective.training.seed)
+    sampler = _sampler(start, policy, objective, machine)
+    take_up(policy.model, objective.training)
+    policy.model.eval()
+    return Course(
+        engine=engaged([policy.model], objective.training, machine),
+        policy=policy,
+        scorer=scorer,
+        reference=load_policy(reference or start, machine).model,
+        sampler=sampler,
+        objective=objective,
+        machine=machine,
+    )
+
+
+def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Pool:
+    """Sample the responses of a step, each prompt given as often as it is answered, and score them.
+
+    After the first step a policy that learns behind reward tokens answers behind the best one. Each
+    process takes its share; all of them get all responses.
+    """
+    objective, tokenizer = course.objective, course.policy.tokenizer
+    sampling, (rank, size, _) = objective.sampling, course.engine.team
+    mine = range(rank * len(prompts) // size, (rank + 1) * len(prompts) // size)
+    seeds = [seed_of(sampling.seed, f"rollout {at}", row) for row in mine]
+    some = [list(prompts[row]) for row in mine]
+    behind = reward_ids(tokenizer)[0] if objective.is_tagged and at > 0 else None
+    asked = some if behind is None else [tagged(prompt, behind, tokenizer) for prompt in some]
+    with course.engine.whole():
+        course.sampler.sync(course.policy.model)
+        samples = course.sampler.sample(asked, sampling, seeds)
+        course.sampler.rest()
+        rows = [Tokens(prompt, one.ids) for prompt, one in zip(some, samples, strict=True)]
+        part = Pool(
+            rows=rows,
+            scores=torch.tensor(scores(course.scorer, rows, course.machine)),
+            finished=torch.tensor([one.finish_reason == "stop" for one in samples]),
+        )
+    return joined(gathered(part))
+
+
+def graded(pool: Pool, objective: ConditionedObjective) -> list[int]:
+    """The quantile of each response of a pool, 0 being the best."""
+    found = rl.finished_scores(pool.scores, pool.finished, objective.missing_eos).tolist()
+    if objective.scope == "pool":
+        return quantiles(found, objective.quantiles)
+    return quantiles_within(found, [tuple(row.prompt) for row in pool.rows], objective.quantiles)
+
+
+def chosen(pool: Pool, tokenizer: Any, objective: ConditionedObjective) -> list[Taught]:
+    """What is learned of a pool: its best quantile, or all of it behind reward tokens."""
+    grades, tokens = graded(pool, objective), reward_ids(tokenizer)
+    if not objective.is_tagged:
+        return [Taught(row, row) for row, grade in zip(pool.rows, grades, strict=True) if not grade]
+    return [
+        Taught(row, row._replace(prompt=tagged(row.prompt, tokens[grade], tokenizer)))
+        for row, grade in zip(pool.rows, grades, strict=True)
+    ]
+
+
+def lesson(
+    course: Course, taught: Sequence[Taught], rows: Sequence[int], _: Past = NO_PAST
+) -> Learn:
+    """What one micro-batch adds to a gradient step on these rows: its part of the mean loss.
+
+    Means are over the response tokens of all the rows, or over their places up to `max_tokens`. The
+    figures are the parts of the loss, of the KL in nats a response and of the entropy a token.
+    """
+    objective = course.objective
+    tokens = sum(len(taught[row].plain.response) for row in rows)
+    is_real = objective.mean_over == "tokens"
+    places = tokens if is_real else len(rows) * objective.sampling.max_tokens
+
+    def learn(micro: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+        view = _seen(course, [taught[row] for row in micro])
+        loss = (objective.loss(view) * view.mask).sum() / places
+        sums = (view.kl.detach().sum() / len(rows), view.entropies.detach().sum() / tokens)
+        found = torch.stack([loss.detach(), *sums]).tolist()
+        return loss, dict(zip(("loss", "kl", "entropy"), found, strict=True))
+
+    return learn
+
+
+def _run(
+    course: Course, prompts: Sequence[list[int]], checkpoints: Checkpoints
+) -> list[dict[str, float]]:
+    """All steps, or those that a checkpoint leaves; a pool that is kept is in the checkpoint."""
+    objective, engine = course.objective, course.engine
+    begun = checkpoints.latest(engine) or State(0)
+    book = Logbook(checkpoints.feed if engine.team.leads else None, begun.history)
+    drawn, times = endless(prompts, objective.training.seed), objective.sampling.n
+    pool = restored(begun.tensors)
+    for at in range(objective.steps):
+        some = [next(drawn) for _ in range(objective.rollouts // times)]
+        if at < begun.step:
+            continue
+        fresh = experience(course, [prompt for prompt in some for _ in range(times)], at)
+        pool = joined([pool, fresh]) if objective.keep_pool else fresh
+        figures = _described(fresh) | _improve(course, pool, at)
+        finite(figures, at, objective.steps)
+        near(figures["kl"], objective.kl_limit, at)
+        book.note(at, objective.steps, figures)
+        kept = held(pool) if objective.keep_pool else {}
+        state, is_last = State(at + 1, book.history, tensors=kept), at + 1 == objective.steps
+        checkpoints.save(engine, state, is_last)
+    return book.history
+
+
+def _improve(course: Course, pool: Pool, at: int) -> dict[str, float]:
+    """The gradient steps of one step, all at one learning rate; the means of their figures."""
+    objective = course.objective
+    taught = chosen(pool, course.policy.tokenizer, objective)
+    told, size = [one.told for one in taught], min(objective.minibatch, len(taught))
+    shuffle = torch.Generator().manual_seed(seed_of(objective.training.seed, "quantiles", at))
+    history: list[dict[str, float]] = []
+    order: list[int] = []
+    for _ in range(objective.gradient_steps):
+        while len(order) < size:
+            order += torch.randperm(len(taught), generator=shuffle).tolist()
+        rows, order = order[:size], order[size:]
+        minibatch = alike(told, rows, Room.of(course.machine))
+        figures = accumulate(course.engine, minibatch, lesson(course, taught, rows))
+        history.append(figures | step(course.engine, objective.training, at, objective.steps))
+    means = {name: sum(one[name] for one in history) / len(history) for name in history[0]}
+    return means | {"learned": float(len(taught))}
+
+
+def _seen(course: Course, some: Sequence[Taught]) -> ConditionedLogps:
+    """What the loss asks for, with gradient; the reference reads the prompts without a token."""
+    device = begin(course.machine)
+    told = padded([one.told for one in some]).to(device)
+    plain = padded([one.plain for one in some]).to(device)
+    never = reward_ids(course.policy.tokenizer)
+    with autocast(course.machine):
+        both = (course.policy.model, told), (course.reference, plain)
+        found = response_divergences(*both, never)
+    return ConditionedLogps(*found, told.mask.float())
+
+
+def _described(fresh: Pool) -> dict[str, float]:
+    """What a step's responses are like."""
+    lengths = torch.tensor([float(len(row.response)) for row in fresh.rows])
+    return {
+        "reward": float(fresh.scores.mean()),
+        "length": float(lengths.mean()),
+        "tokens": float(lengths.sum()),
+        "eos_rate": float(fresh.finished.float().mean()),
+    }
+
+
+def _check_fit(course: Course, prompt: list[int]) -> None:
+    """Try the longest minibatch there could be."""
+    objective = course.objective
+    answer = [course.policy.tokenizer.eos_token_id] * objective.sampling.max_tokens
+    row = Tokens(prompt, answer)
+    rows = [row] * objective.minibatch
+    trial = Trial(
+        models=[course.policy.model],
+        examples=rows,
+        size=objective.minibatch,
+        lesson=partial(lesson, course, [Taught(row, row)] * objective.minibatch),
+        batch=lambda micro: padded([rows[at] for at in micro]),
+        frozen=frozen_of([course.reference], [course.scorer.model]),
+    )
+    check_on(trial, course.machine)
+
+
+def _sampler(
+    start: Path, policy: Loaded, objective: ConditionedObjective, machine: Machine
+) -> Sampler:
+    """An engine that follows the policy: vLLM with a copy of the weights, or the module itself."""
+    eos, never = policy.tokenizer.eos_token_id, reward_ids(policy.tokenizer)
+    if not wants_vllm(machine):
+        from alpacafarm_core.decoding import TransformersSampler
+
+        return TransformersSampler(policy.model, eos, never)
+    from alpacafarm_core.vllm_engine import VLLMSampler
+
+    with TemporaryDirectory(prefix="alpacafarm-") as folder:
+        # The engine makes room for as many tokens as it finds on disk.
+        if objective.is_tagged:
+            save(policy, start := Path(folder))
+        return VLLMSampler(start, objective.training.max_length, eos, machine, never)
