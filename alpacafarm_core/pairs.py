@@ -118,7 +118,7 @@ def won(comparisons: pl.DataFrame, winning: Winning) -> pl.DataFrame:
     sigmoid((M[i, j] - M[j, i]) / 2) as its paper (pairwise). An answer wins with the mean of
     P[i, j] over j, or against its rival alone. Raises BadInput when no answers differ.
     """
-    pairs = _probable(comparisons, winning)
+    pairs = probable(comparisons, winning)
     number = "total" if winning.probability == "aggregated" else "win"
     answers = pairs.unique([*PROMPT, "index"], keep="first", maintain_order=True)
     placed = _placed(answers.with_columns(score=pl.col(number)))
@@ -136,7 +136,7 @@ def won(comparisons: pl.DataFrame, winning: Winning) -> pl.DataFrame:
     return as_ranked(rows, wins)
 
 
-def _probable(comparisons: pl.DataFrame, winning: Winning) -> pl.DataFrame:
+def probable(comparisons: pl.DataFrame, winning: Winning) -> pl.DataFrame:
     """Comparisons with `total` S of the answer, `beats` P of its rival, and `win`, the mean P."""
     prompt, index = [*PROMPT, "index"], pl.col("index")
     back = comparisons.select(*PROMPT, index="rival", rival="index", back="logit")

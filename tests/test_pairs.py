@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from alpacafarm_core.artifacts import Comparisons, Ranked, Scores
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import digest
-from alpacafarm_core.pairs import accepted, compared, paired, ranked, sampled, won
+from alpacafarm_core.pairs import accepted, compared, paired, probable, ranked, sampled, won
 from alpacafarm_core.settings import Ranking, Rejection, Winning
 from tests.tiny import frame
 
@@ -175,6 +175,22 @@ def test_win_probabilities_of_a_matrix_by_hand():
     pairwise = wins(THREE, probability="pairwise")
     assert pairwise == pytest.approx({"0": 0.700618, "2": 0.336803}, abs=5e-7)
     assert won(THREE, Winning())["gap"].to_list() == pytest.approx([2 + 5 / 3])
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "probability", "expected"),
+    [
+        (THREE, "aggregated", [0.795559, 0.459930, 0.244511]),
+        (THREE, "pairwise", [0.700618, 0.462579, 0.336803]),
+        (FIVE, "aggregated", [0.784417, 0.539988, 0.337313, 0.697491, 0.140791]),
+        (FIVE, "pairwise", [0.699764, 0.537554, 0.391332, 0.641489, 0.229860]),
+    ],
+)
+def test_all_answers_together_win_half_of_the_time(comparisons, probability, expected):
+    told = probable(comparisons, Winning(probability=probability))
+    found = told.unique("index", maintain_order=True)["win"].to_list()
+    assert found == pytest.approx(expected, abs=5e-7)
+    assert sum(found) == pytest.approx(len(expected) / 2)
 
 
 def test_win_probabilities_of_five_answers_with_a_score_each():
