@@ -18,27 +18,34 @@ from alpacafarm_core import pairs, select
 from alpacafarm_core.artifacts import (
     Artifact,
     Candidates,
+    Comparisons,
     Demonstrations,
+    Graded,
     Instructions,
     Preferences,
     Ranked,
     Scores,
     Table,
 )
+from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.farm import Judge, Start
 from alpacafarm_core.objective import Objective
-from alpacafarm_core.settings import Fitting, Ranking, Rule, Sampling
+from alpacafarm_core.proximal import OnlineObjective
+from alpacafarm_core.settings import Fitting, Pairing, Ranking, Rule, Sampling
 from alpacafarm_core.values import Value
-from alpacafarm_core.weights import BestOf, Implicit, Policy, RewardModel
+from alpacafarm_core.weights import BestOf, Implicit, Policy, RewardModel, Tagged
+from benchmarks.toy_online import imitated, improved
 from benchmarks.toy_tables import answered, first, fitted, prompts, with_gold
 from benchmarks.toy_training import Data, Lesson, Stage, staged, trained
 from benchmarks.toy_world import (
     Answers,
+    behind,
     drawn,
     expected_gold,
     first_tables,
     gold,
     groups_of,
+    grown,
     sums,
     true_weights,
     worlds_of,
@@ -91,6 +98,12 @@ class ToyFarm:
             Instructions, self._apart(instructions, lambda rows: select.shared(rows, number, of))
         )
 
+    def labels(self, preferences: Preferences, number: int, of: int) -> Preferences:
+        """The labels of one of `of` parts of every world's prompts."""
+        return self._keep(
+            Preferences, self._apart(preferences, lambda rows: select.shared(rows, number, of))
+        )
+
     def generate(
         self, policy: Policy, instructions: Instructions | Demonstrations, sampling: Sampling
     ) -> Candidates:
@@ -101,7 +114,7 @@ class ToyFarm:
         rows = rows.with_columns(sample_index=pl.lit(list(range(sampling.n)))).explode(
             "sample_index"
         )
-        logits = self.held[policy.folder][worlds_of(rows), groups_of(rows)]
+        logits = self._table(policy)[worlds_of(rows), groups_of(rows)]
         ids, mask = drawn(logits / max(sampling.temperature, 1e-4), sampling.top_p, self._draw())
         return self._keep(Candidates, answered(rows, ids, mask, sampling))
 
@@ -118,9 +131,18 @@ class ToyFarm:
         """The answers worth imitating."""
         return self._keep(Demonstrations, select.select(self.held[scored.folder], rule))
 
-    def rank(self, scored: Scores, ranking: Ranking) -> Ranked:
+    def compare(self, candidates: Candidates, judge: Judge) -> Comparisons:
+        """Every answer to a prompt against every other, by their scores."""
+        scored = self.held[self.score(candidates, judge).folder]
+        return self._keep(Comparisons, pairs.compared(scored))
+
+    def rank(self, scored: Scores | Comparisons, ranking: Pairing) -> Ranked:
         """Pairs of answers to one prompt, by their numbers."""
-        return self._keep(Ranked, pairs.ranked(self.held[scored.folder], ranking))
+        return self._keep(Ranked, pairs.paired(self.held[scored.folder], ranking))
+
+    def grade(self, preferences: Preferences) -> Graded:
+        """Both answers of each pair behind a reward token."""
+        return self._keep(Graded, select.graded(self.held[preferences.folder]))
 
     def prefer(self, chosen: Demonstrations, rejected: Candidates) -> Preferences:
         """Pairs whose order is known without a judge."""
@@ -141,20 +163,42 @@ class ToyFarm:
         reference: Policy | None = None,
     ) -> Policy:
         """A table trained on fixed data."""
-        start: Tensor = self.held[policy.folder]
-        frozen = self.held[(reference or policy).folder]
-        lesson = Lesson(objective, Data.of(self.held[data.folder]), frozen)
+        learned = Data.of(self.held[data.folder])
+        start = grown(self.held[policy.folder], learned.chosen)
+        frozen = grown(self.held[(reference or policy).folder], learned.chosen)
+        lesson = Lesson(objective, learned, frozen)
         end = trained(start, lesson, self.toy.steps, self._draw())
-        self.stages.append(staged(start, end, expected_gold(end), lesson))
+        self.stages.append(staged(start, end, lesson))
+        return self._keep(Policy, end)
+
+    def roll_out(
+        self,
+        policy: Policy,
+        reward: RewardModel,
+        instructions: Instructions,
+        objective: OnlineObjective | ConditionedObjective,
+        reference: Policy | None = None,
+    ) -> Policy:
+        """A table trained on its own answers and a reward model's scores of them."""
+        tables = self.held[policy.folder], self.held[reward.folder]
+        if isinstance(objective, ConditionedObjective):
+            end = imitated(*tables, objective, self.toy.steps, self._draw())
+        else:
+            end = improved(*tables, objective, self.toy.steps, self._draw())
         return self._keep(Policy, end)
 
     def gold_of(self, policy: Policy) -> Tensor:
         """True reward that a policy expects in each world, [S]; of the best of many, a mean."""
         if not isinstance(policy.decode, BestOf):
-            return expected_gold(self.held[policy.folder])
+            return expected_gold(self._table(policy))
         asked = self._keep(Instructions, prompts(self.toy.worlds, self.toy.pairs))
         rows = self.held[self.generate(policy, asked, PLAIN).folder]
         return self._means(rows, gold(Answers.of(rows, "output_ids")))
+
+    def _table(self, policy: Policy) -> Tensor:
+        """The logits with which a policy answers, [S, group, position, token]."""
+        tag = policy.decode.tag if isinstance(policy.decode, Tagged) else None
+        return behind(self.held[policy.folder], tag)
 
     def _best(self, policy: Policy, decode: BestOf, asked: Table, sampling: Sampling) -> Candidates:
         """As `generate`; one answer a prompt."""

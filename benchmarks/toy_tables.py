@@ -67,7 +67,7 @@ def fitted(data: Data) -> Tensor:
 def _features(answers: Answers) -> Tensor:
     """The shares of an answer's tokens in the columns of its group, [N, group x token]."""
     held = torch.zeros(len(answers.ids), GROUPS, TOKENS)
-    held[torch.arange(len(answers.ids)), answers.groups] = answers.shares
+    held[torch.arange(len(answers.ids)), answers.groups % GROUPS] = answers.shares
     return held.flatten(1)
 
 

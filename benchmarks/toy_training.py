@@ -15,7 +15,15 @@ from torch import Tensor
 from alpacafarm_core.objective import NO_PAST, OF_PAIRS, Objective, Past, view_of
 from alpacafarm_core.select import chosen
 from alpacafarm_core.train.views import figures_of
-from benchmarks.toy_world import Answers, gold, sums, token_logprobs, worlds_of
+from benchmarks.toy_world import (
+    Answers,
+    behind,
+    expected_gold,
+    gold,
+    sums,
+    token_logprobs,
+    worlds_of,
+)
 
 RATE, BATCH = 0.02, 64
 
@@ -63,8 +71,8 @@ class Stage(NamedTuple):
     """What one training was like in each world; every tensor is [S].
 
     Changes are of log-probabilities from the start to the end of the training, in nats a response;
-    `margin` is by how much the chosen answers are truly better, `grad_norm` that of the loss over
-    all the data before the first step.
+    `margin` is by how much the chosen answers are truly better, `right` how many of the pairs with
+    a true difference are in order; `grad_norm` is that of the loss over the data before any step.
     """
 
     gold: Tensor
@@ -73,6 +81,7 @@ class Stage(NamedTuple):
     rejected: Tensor
     imitated: Tensor
     margin: Tensor
+    right: Tensor
 
 
 class Lesson(NamedTuple):
@@ -100,7 +109,7 @@ def trained(start: Tensor, lesson: Lesson, steps: int, draw: torch.Generator) ->
         adam.step()
         if "carried" in lesson.names:
             for one, part in zip(past, _apart(view, len(start)), strict=True):
-                one.append(figures_of(part, len(part[0])))
+                one.append({"rows": float(BATCH)} | figures_of(part, BATCH))
     return table.detach()
 
 
@@ -168,7 +177,7 @@ def mean_losses(lesson: Lesson, view: Any, worlds: int) -> Tensor:
     return total / view.mask.view(worlds, -1).sum(1)
 
 
-def staged(start: Tensor, end: Tensor, gold_now: Tensor, lesson: Lesson) -> Stage:
+def staged(start: Tensor, end: Tensor, lesson: Lesson) -> Stage:
     """What a training from one table to another was like."""
     data, nothing = lesson.data, torch.zeros(len(start))
     sides = [data.chosen, data.rejected, data.imitated]
@@ -176,10 +185,14 @@ def staged(start: Tensor, end: Tensor, gold_now: Tensor, lesson: Lesson) -> Stag
         nothing if side is None else by_world(sums(end, side) - sums(start, side), data.counts)
         for side in sides
     ]
-    margin = nothing
+    margin = right = nothing
     if data.rejected is not None:
-        margin = by_world(gold(data.chosen) - gold(data.rejected), data.counts)
-    return Stage(gold_now, _first_norm(start, lesson), *changes, margin)
+        gaps = gold(data.chosen) - gold(data.rejected)
+        margin, differ = by_world(gaps, data.counts), by_world((gaps != 0).float(), data.counts)
+        right = by_world((gaps > 0).float(), data.counts) / differ
+    return Stage(
+        expected_gold(behind(end, None)), _first_norm(start, lesson), *changes, margin, right
+    )
 
 
 def by_world(numbers: Tensor, counts: list[int]) -> Tensor:

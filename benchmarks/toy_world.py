@@ -4,6 +4,7 @@ In one world a policy is a table of logits [group, position, token]: four kinds 
 six tokens, eight of them, of which 0 ends the answer. Each kind of prompt has a good and a bad
 token; the gold reward of an answer is (good - bad) / tokens, the end not counted, in [-1, 1].
 Worlds are independent and lie side by side: S worlds are one tensor [S, group, position, token].
+A policy that knows reward tokens has as many groups again behind each of them.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,10 @@ class Answers(NamedTuple):
         lengths = torch.tensor([len(one) for one in each])
         ids = torch.tensor([[*one, *[END] * (LONGEST - len(one))] for one in each])
         mask = torch.arange(LONGEST) < lengths[:, None]
-        return cls(worlds_of(frame), groups_of(frame), ids, mask.float())
+        groups = groups_of(frame)
+        if "tag" in frame.columns:
+            groups = groups + GROUPS * (1 + frame["tag"].to_torch())
+        return cls(worlds_of(frame), groups, ids, mask.float())
 
     def take(self, at: Tensor) -> Self:
         """Those at some places."""
@@ -80,6 +84,18 @@ def first_tables(worlds: Sequence[int]) -> tuple[Tensor, Tensor]:
     return base, start
 
 
+def behind(table: Tensor, tag: int | None) -> Tensor:
+    """The part of a table that answers behind a reward token, or behind none."""
+    first = 0 if tag is None else GROUPS * (1 + tag)
+    return table[:, first : first + GROUPS]
+
+
+def grown(table: Tensor, answers: Answers) -> Tensor:
+    """The table with room for every reward token of the answers; a new one changes nothing yet."""
+    missing = int(answers.groups.max()) // GROUPS + 1 - table.shape[1] // GROUPS
+    return torch.cat([table, *[table[:, :GROUPS]] * missing], dim=1)
+
+
 def true_weights(worlds: int) -> Tensor:
     """What a token's share of the answer is worth in truth, [S, group, token]."""
     weights = torch.zeros(worlds, GROUPS, TOKENS)
@@ -90,7 +106,7 @@ def true_weights(worlds: int) -> Tensor:
 
 def worth(weights: Tensor, answers: Answers) -> Tensor:
     """The answers' numbers by weights [S, group, token], [N]."""
-    return (weights[answers.worlds, answers.groups] * answers.shares).sum(1)
+    return (weights[answers.worlds, answers.groups % GROUPS] * answers.shares).sum(1)
 
 
 def gold(answers: Answers) -> Tensor:
@@ -118,7 +134,7 @@ def expected_gold(table: Tensor) -> Tensor:
 def token_logprobs(table: Tensor, answers: Answers) -> Tensor:
     """Log-probability of each token, [N, R], zero on padding."""
     worlds, groups = answers.worlds[:, None], answers.groups[:, None]
-    rows = (worlds * GROUPS + groups) * LONGEST + torch.arange(LONGEST)
+    rows = (worlds * table.shape[1] + groups) * LONGEST + torch.arange(LONGEST)
     flat = table.log_softmax(-1).flatten()
     found = flat.index_select(0, (rows * TOKENS + answers.ids).flatten())
     return found.view(answers.ids.shape) * answers.mask

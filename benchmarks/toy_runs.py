@@ -1,0 +1,58 @@
+"""One method on the toy: how it is set there, and what came of it in each world."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from alpacafarm_core.method import Method
+from alpacafarm_core.methods import METHODS
+from alpacafarm_core.settings import Sampling
+from benchmarks.toy_farm import Toy, ToyFarm
+from benchmarks.toy_training import Stage
+
+STEPS = {
+    **dict.fromkeys(("iterative_dpo", "sppo", "curry_dpo"), 100),
+    **dict.fromkeys(("drift", "spin", "selfie"), 60),
+}
+"""Optimiser steps of each training, where that is not 300: methods of several rounds take fewer."""
+
+SETTINGS: dict[str, dict[str, Any]] = {"sppo": {"eta": 10.0}}
+"""Settings that are not the world's; at SPPO's own eta of 1000 no target is ever reached."""
+
+
+class Run(NamedTuple):
+    """True reward of the start and of the result in each world, [S], and each training."""
+
+    start: Tensor
+    gold: Tensor
+    stages: list[Stage]
+
+    @property
+    def gain(self) -> Tensor:
+        """What was gained in each world, [S]."""
+        return self.gold - self.start
+
+
+def in_toy(name: str, **settings: Any) -> Method:
+    """A method as in the built-in world, but for draws, which are at temperature 1 in the toy."""
+    method = METHODS[name].at("small")
+    fields = {field: getattr(method, field) for field in type(method).model_fields}
+    draws = {
+        field: held.replace(temperature=1.0, top_p=1.0)
+        for field, held in fields.items()
+        if isinstance(held, Sampling)
+    }
+    return method.replace(**(draws | SETTINGS.get(name, {}) | settings))
+
+
+def steps_of(name: str) -> int:
+    """Optimiser steps of one training of a method."""
+    return STEPS.get(name, 300)
+
+
+def run(method: Method, toy: Toy) -> Run:
+    """The method's own file, on worlds that begin alike for every method."""
+    farm = ToyFarm(toy)
+    start = farm.start()
+    policy = method.optimise(farm, start)
+    return Run(farm.gold_of(start.policy), farm.gold_of(policy), farm.stages)
