@@ -12,6 +12,7 @@ from torch import Tensor
 
 KLEstimator = Literal["k1", "k2", "k3", "clamped"]
 Average = Literal["token", "response", "sum", "constant"]
+Spread = Literal["sample", "population", "none"]
 
 
 class Advantages(NamedTuple):
@@ -94,6 +95,38 @@ def estimate_advantages(
         carried = (deltas[:, t] + gamma * lam * carried) * mask[:, t]
         advantages[:, t] = carried
     return Advantages(advantages, advantages + values)
+
+
+def in_group(scores: Tensor, size: int, spread: Spread, epsilon: float) -> Tensor:
+    """Scores less their group's mean, over its standard deviation + epsilon, [B]; GRPO, 4.1.2.
+
+    `scores` [B] lie group by group, `size` to a prompt. The deviation is a sample's (over size - 1)
+    or a population's (over size); with "none" differences are not divided (Dr. GRPO).
+    """
+    # In float64, so that the mean of equal scores is that score.
+    groups = scores.double().view(-1, size)
+    away = groups - groups.mean(1, keepdim=True)
+    if spread != "none":
+        away = away / (groups.std(1, correction=int(spread == "sample"), keepdim=True) + epsilon)
+    return away.flatten().to(scores)
+
+
+def left_out(rewards: Tensor, size: int) -> Tensor:
+    """Each reward less the mean of the other ones of its group, [B]; RLOO.
+
+    `rewards` [B] lie group by group, `size` to a prompt.
+    """
+    groups = rewards.double().view(-1, size)
+    away = (groups - groups.mean(1, keepdim=True)) * (size / (size - 1))
+    return away.flatten().to(rewards)
+
+
+def as_whole(logprobs: Tensor, old: Tensor) -> Tensor:
+    """Old log-probabilities under which each token's ratio is that of its whole response; [B, R].
+
+    So a response counts as one action: its ratio is clipped for all of its tokens or for none.
+    """
+    return logprobs - (logprobs - old).sum(1, keepdim=True)
 
 
 def policy_loss(logprobs: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Tensor:
