@@ -16,8 +16,9 @@ from pydantic import Field
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
+from alpacafarm_core.methods.cdpo import cdpo_loss
 from alpacafarm_core.methods.dpo import DPO
-from alpacafarm_core.objective import MixedLogps, Objective, Past, logsigmoid, margin_of
+from alpacafarm_core.objective import MixedLogps, Objective, Past, margin_of
 from alpacafarm_core.settings import BUDGET, Ranking, Sampling, Scale, Training
 from alpacafarm_core.weights import Implicit, Policy
 
@@ -131,10 +132,9 @@ def selfie_loss(logps: MixedLogps, beta: float, smoothing: float) -> Tensor:
     at most the threshold `carried`, else 0, without gradient; section 4.2. Takes summed
     log-probabilities in nats, each [B]; returns one loss per pair, [B].
     """
-    margin = margin_of(logps)
     mixed = margin_of(logps._replace(chosen=logps.mixed_chosen, rejected=logps.mixed_rejected))
-    doubt = smoothing * (mixed <= logps.carried).to(margin.dtype).detach()
-    return -(1 - doubt) * logsigmoid(beta * margin) - doubt * logsigmoid(-beta * margin)
+    doubt = smoothing * (mixed <= logps.carried).to(mixed.dtype).detach()
+    return cdpo_loss(logps, beta, doubt)
 
 
 def threshold(margins: list[float], share: float, window: int) -> float:

@@ -13,8 +13,26 @@ import torch
 from torch import Tensor
 
 from alpacafarm_core import methods
-from alpacafarm_core.objective import OF_PAIRS, Objective, view_of
-from tests.methods.fixture import numbers, seen
+from alpacafarm_core.methods.cdpo import cdpo_loss
+from alpacafarm_core.methods.cpo import cpo_loss
+from alpacafarm_core.methods.dpo import dpo_loss
+from alpacafarm_core.methods.rso import rso_hinge_loss
+from alpacafarm_core.methods.selfie import selfie_loss
+from alpacafarm_core.methods.simpo import simpo_loss
+from alpacafarm_core.methods.slic import hinge_loss
+from alpacafarm_core.methods.spin import spin_loss
+from alpacafarm_core.methods.tpo import tpo_loss
+from alpacafarm_core.methods.tpo_l import TripleByLength
+from alpacafarm_core.objective import (
+    OF_PAIRS,
+    ContrastLogps,
+    MeanLogps,
+    MixedLogps,
+    Objective,
+    TripleLogps,
+    view_of,
+)
+from tests.methods.fixture import MEAN_CHOSEN_LENGTH, PAIRS, numbers, seen
 
 POINTWISE = {"KTO", "NCA", "APO", "BCO", "ORPO", "ASFT", "SelfPlayWins"}
 BARE = {
@@ -145,3 +163,26 @@ def test_a_loss_is_of_one_example_and_not_of_its_neighbours(kind):
     batch = view(objective)
     alone = [objective.loss(type(batch)(*(field[[i]] for field in batch))) for i in range(2)]
     torch.testing.assert_close(torch.cat(alone), objective.loss(batch))
+
+
+def test_without_a_gold_response_tpo_is_cpos_contrast_and_tpo_l_is_simpo():
+    triples, alone = seen(TripleLogps), seen(ContrastLogps)
+    torch.testing.assert_close(tpo_loss(triples, 0.1, alpha=0), cpo_loss(alone, 0.1, alpha=0))
+    by_length = TripleByLength(beta=2, gamma=1, alpha=0).loss(triples)
+    torch.testing.assert_close(by_length, simpo_loss(seen(MeanLogps), 2, 1))
+
+
+def test_with_the_chosen_response_as_gold_tpo_is_cpo():
+    triples = seen(TripleLogps, gold=PAIRS.chosen, mean_gold_length=MEAN_CHOSEN_LENGTH)
+    torch.testing.assert_close(tpo_loss(triples, 0.1, 0.7), cpo_loss(seen(ContrastLogps), 0.1, 0.7))
+
+
+def test_selfie_is_dpo_where_nothing_is_suspect_and_cdpo_where_everything_is():
+    for threshold, smoothing in ((-1e6, 0.0), (1e6, 0.2)):
+        doubted = selfie_loss(seen(MixedLogps, carried=numbers(threshold, threshold)), 0.1, 0.2)
+        torch.testing.assert_close(doubted, cdpo_loss(PAIRS, 0.1, smoothing))
+
+
+def test_spin_on_the_same_pairs_is_dpo_and_rsos_hinge_is_slics():
+    torch.testing.assert_close(spin_loss(PAIRS, 0.1), dpo_loss(PAIRS, 0.1))
+    torch.testing.assert_close(rso_hinge_loss(PAIRS, 0.5), hinge_loss(PAIRS, 0.5))
