@@ -166,7 +166,7 @@ class ToyFarm:
         learned = Data.of(self.held[data.folder])
         start = grown(self.held[policy.folder], learned.chosen)
         frozen = grown(self.held[(reference or policy).folder], learned.chosen)
-        lesson = Lesson(objective, learned, frozen)
+        lesson = Lesson.of(objective, learned, frozen)
         end = trained(start, lesson, self.toy.steps, self._draw())
         self.stages.append(staged(start, end, lesson))
         return self._keep(Policy, end)
@@ -193,7 +193,12 @@ class ToyFarm:
             return expected_gold(self._table(policy))
         asked = self._keep(Instructions, prompts(self.toy.worlds, self.toy.pairs))
         rows = self.held[self.generate(policy, asked, PLAIN).folder]
-        return self._means(rows, gold(Answers.of(rows, "output_ids")))
+        return self.means(rows, gold(Answers.of(rows, "output_ids")))
+
+    def means(self, rows: pl.DataFrame, numbers: Tensor) -> Tensor:
+        """Mean of the rows of each world, [S]."""
+        totals = torch.zeros(self.toy.worlds).index_add(0, worlds_of(rows), numbers)
+        return totals / torch.bincount(worlds_of(rows))
 
     def _table(self, policy: Policy) -> Tensor:
         """The logits with which a policy answers, [S, group, position, token]."""
@@ -234,11 +239,6 @@ class ToyFarm:
         """The table with each world's rows changed by themselves."""
         worlds = self.held[table.folder].partition_by("dataset", maintain_order=True)
         return pl.concat([change(rows) for rows in worlds])
-
-    def _means(self, rows: pl.DataFrame, numbers: Tensor) -> Tensor:
-        """Mean of the rows of each world, [S]."""
-        totals = torch.zeros(self.toy.worlds).index_add(0, worlds_of(rows), numbers)
-        return totals / torch.bincount(worlds_of(rows))
 
     def _draw(self) -> torch.Generator:
         """Fresh draws, the same for a farm that was asked the same before."""

@@ -16,9 +16,6 @@ STEPS = {
 }
 """Optimiser steps of each training, where that is not 300: methods of several rounds take fewer."""
 
-SETTINGS: dict[str, dict[str, Any]] = {"sppo": {"eta": 10.0}}
-"""Settings that are not the world's; at SPPO's own eta of 1000 no target is ever reached."""
-
 
 class Run(NamedTuple):
     """True reward of the start and of the result in each world, [S], and each training."""
@@ -42,7 +39,14 @@ def in_toy(name: str, **settings: Any) -> Method:
         for field, held in fields.items()
         if isinstance(held, Sampling)
     }
-    return method.replace(**(draws | SETTINGS.get(name, {}) | settings))
+    return method.replace(**(draws | settings))
+
+
+def aiming(name: str, **changes: Any) -> Method:
+    """The same, with changes to its objective."""
+    method: Any = in_toy(name)
+    aimed: Method = method.replace(objective=method.objective.replace(**changes))
+    return aimed
 
 
 def steps_of(name: str) -> int:

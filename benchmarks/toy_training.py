@@ -85,11 +85,21 @@ class Stage(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """One training: the data, and the frozen table it is measured against."""
+    """One training: the data, the frozen table it is measured against, and what that makes of it.
+
+    `known` has the reference's log-probability of every token, [N, R], for each side of the data.
+    """
 
     objective: Objective
     data: Data
     reference: Tensor
+    known: list[Tensor]
+
+    @classmethod
+    def of(cls, objective: Objective, data: Data, reference: Tensor) -> "Lesson":
+        """The reference looks at the data once."""
+        sides = [side for side in (data.chosen, data.rejected) if side is not None]
+        return cls(objective, data, reference, [token_logprobs(reference, side) for side in sides])
 
     @property
     def names(self) -> frozenset[str]:
@@ -129,14 +139,13 @@ def see(table: Tensor, lesson: Lesson, at: Tensor, past: list[Past]) -> Any:
     data, names = lesson.data, lesson.names
     won = data.chosen.take(at)
     if not names <= OF_PAIRS or data.rejected is None:
-        ours, theirs = (token_logprobs(policy, won) for policy in (table, lesson.reference))
-        fields = {"logprobs": ours, "ref_logprobs": theirs, "mask": won.mask}
+        ours = token_logprobs(table, won)
+        fields = {"logprobs": ours, "ref_logprobs": lesson.known[0][at], "mask": won.mask}
         return view_of(lesson.objective)(**{name: fields[name] for name in names})
     lost = data.rejected.take(at)
     fields = {"chosen": sums(table, won), "rejected": sums(table, lost)}
     if "ref_chosen" in names:
-        fields["ref_chosen"] = sums(lesson.reference, won)
-        fields["ref_rejected"] = sums(lesson.reference, lost)
+        fields["ref_chosen"], fields["ref_rejected"] = (one[at].sum(1) for one in lesson.known)
     fields |= {"chosen_length": won.lengths, "rejected_length": lost.lengths}
     fields |= _further(table, lesson, at, past)
     return view_of(lesson.objective)(**{name: fields[name] for name in names})
