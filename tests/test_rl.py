@@ -198,3 +198,67 @@ def test_more_padding_changes_nothing():
 
     for one, other in zip(lesson(0), lesson(3), strict=True):
         torch.testing.assert_close(one, other)
+
+
+GROUPS = torch.tensor([1.0, 2, 4, 5, 8, 3, 3, 3, 3, 3])
+
+
+@pytest.mark.parametrize(
+    ("spread", "deviation"), [("sample", math.sqrt(7.5)), ("population", math.sqrt(6)), ("none", 1)]
+)
+def test_a_group_is_held_against_its_own_mean(spread, deviation):
+    found = rl.in_group(GROUPS, 5, spread, 1e-9).tolist()
+    assert found[:5] == pytest.approx([away / deviation for away in (-3, -2, 0, 1, 4)], abs=1e-6)
+
+
+@pytest.mark.parametrize("spread", ["sample", "population", "none"])
+@pytest.mark.parametrize("score", [3.0, 0.1, -1 / 3, 1e6])
+def test_a_group_of_equal_scores_has_no_advantage_at_all(spread, score):
+    equal = torch.full((7,), score)
+    assert rl.in_group(equal, 7, spread, 1e-9).tolist() == [0] * 7
+    assert rl.left_out(equal, 7).tolist() == [0] * 7
+
+
+def test_leaving_one_out_is_the_distance_to_the_mean_of_the_others():
+    found = rl.left_out(torch.tensor([1.0, 5, 10, 4]), 2)
+    assert found.tolist() == [-4, 4, 6, -6]
+    triple = rl.left_out(torch.tensor([1.0, 2, 6]), 3)
+    assert triple.tolist() == pytest.approx([1 - 4, 2 - 3.5, 6 - 1.5])
+
+
+def test_what_is_better_than_its_group_is_pushed_up():
+    logprobs = torch.zeros(5, 1, requires_grad=True)
+    advantages = rl.in_group(GROUPS[:5], 5, "sample", 1e-4)[:, None]
+    rl.policy_loss(logprobs, torch.zeros(5, 1), advantages, 0.2).sum().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad[:, 0].sign().tolist() == [1, 1, 0, -1, -1]
+
+
+def test_k3_in_a_loss_pulls_towards_the_reference_from_both_sides():
+    logprobs = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    rl.kl(logprobs, torch.full((3,), -2.0), "k3").sum().backward()
+    assert logprobs.grad is not None
+    expected = [1 - math.exp(-1), 0, 1 - math.exp(1)]
+    assert logprobs.grad.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("average", "expected"),
+    [
+        ("token", (1 + 2 + 3 + 4) / 4),
+        ("response", (1 + (2 + 3 + 4) / 3) / 2),
+        ("sum", (1 + (2 + 3 + 4)) / 2),
+        ("constant", (1 + (2 + 3 + 4)) / (2 * 5)),
+    ],
+)
+def test_a_minibatch_is_averaged_as_it_says(average, expected):
+    losses = torch.tensor([[1.0, 0, 0], [2, 3, 4]])
+    weighing = rl.weigh(torch.tensor([1.0, 3.0]), average, longest=5)
+    found = float((losses * weighing.each[:, None]).sum()) / weighing.whole
+    assert found == pytest.approx(expected)
+
+
+def test_as_a_whole_every_token_has_the_ratio_of_its_response():
+    logprobs, old = torch.tensor([[-1.0, -2.0, 0.0]]), torch.tensor([[-1.5, -1.8, 0.0]])
+    found = torch.exp(logprobs - rl.as_whole(logprobs, old))
+    assert found[0].tolist() == pytest.approx([math.exp(0.3)] * 3)
