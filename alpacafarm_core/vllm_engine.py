@@ -37,7 +37,7 @@ class VLLMSampler:
         self, folder: Path, longest: int, eos: int, machine: Machine, never: Sequence[int] = ()
     ) -> None:
         """`never` are ids that are not drawn: reward tokens, which only ever stand in a prompt."""
-        self.never = dict.fromkeys(never, NEVER) or None
+        self.never = list(never)
         self.on_gpu = begin(machine).type == "cuda"
         self.eos, self.spread = eos, machine.tensor_parallel
         self.is_asleep, self.numbered = False, 0
@@ -175,7 +175,7 @@ class VLLMSampler:
                 max_tokens=sampling.max_tokens,
                 seed=seed,
                 stop_token_ids=[self.eos],
-                logit_bias=self.never,
+                logit_bias=dict.fromkeys(self.never, NEVER) or None,
                 detokenize=False,
                 logprobs=0 if with_logprobs else None,
                 flat_logprobs=with_logprobs,

@@ -287,3 +287,20 @@ def test_a_nucleus_keeps_the_fewest_tokens_that_hold_top_p():
         0.4: {0}, 0.5: {0}, 0.7: {0, 2},
     }  # fmt: skip
     assert int((kept[0.7] == 0).sum()) == pytest.approx(625, abs=1)
+
+
+def test_both_engines_never_draw_what_is_forbidden_and_tell_its_chances_all_the_same(
+    engine, policy
+):
+    prompts, most = [IDS[0]] * 4, WARM.replace(max_tokens=4)
+    model = load_policy(policy, EXACT).model
+    likely = sorted({one.ids[0] for one in engine.sample(prompts, most, [1, 2, 3, 4])})
+    engine.never = likely
+    try:
+        answers = engine.sample(prompts, most, [1, 2, 3, 4])
+    finally:
+        engine.never = []
+    assert not {token for one in answers for token in one.ids} & set(likely)
+    for one in answers:
+        told = torch.tensor(one.logprobs)
+        torch.testing.assert_close(told, under(model, IDS[0], one.ids, 1.0), atol=2e-4, rtol=0)
