@@ -60,6 +60,32 @@ class Instructions(Table):
     columns: ClassVar[Columns] = _PROMPT
 
 
+class Guided(Instructions):
+    """Prompts with another text to sample from: `prompt`, which shows what is not trained on."""
+
+    kind = "guided"
+    columns: ClassVar[Columns] = {**_PROMPT, "prompt": TEXT}
+
+
+class Interactions(Table):
+    """Answers and what their users made of them, one row an answer.
+
+    `history` is JSON of the messages before the prompt, each with role and content. `label` is SAT,
+    DSAT or none, `feedback` what the user said, and `next_response` the later answer of the same
+    conversation that the user accepted; texts are "" where there are none.
+    """
+
+    kind = "interactions"
+    columns: ClassVar[Columns] = {
+        **_PROMPT,
+        "history": TEXT,
+        "response": TEXT,
+        "feedback": TEXT,
+        "label": TEXT,
+        "next_response": TEXT,
+    }
+
+
 class Demonstrations(Table):
     """Prompts with one answer each; `output_ids` is empty unless a policy wrote the answer."""
 

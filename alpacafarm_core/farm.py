@@ -13,7 +13,9 @@ from alpacafarm_core.artifacts import (
     Comparisons,
     Demonstrations,
     Graded,
+    Guided,
     Instructions,
+    Interactions,
     Leaderboard,
     Logps,
     Preferences,
@@ -21,11 +23,12 @@ from alpacafarm_core.artifacts import (
     Scores,
 )
 from alpacafarm_core.conditioning import ConditionedObjective
+from alpacafarm_core.interactions import Guidance
 from alpacafarm_core.objective import Objective, view_of
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.settings import Fitting, Looking, Pairing, Rule, Sampling, Truth
-from alpacafarm_core.setup import Pretrained, Source, Split
+from alpacafarm_core.setup import Pretrained, Source, Split, World
 from alpacafarm_core.values import Value
 from alpacafarm_core.weights import Implicit, Policy, RewardModel
 
@@ -33,13 +36,17 @@ Judge = RewardModel | Truth | Implicit
 
 
 class Start(Value):
-    """What every method begins from; `policy` is the SFT model, trained from `base`."""
+    """What every method begins from; `policy` is the SFT model, trained from `base`.
+
+    `source` is where all of it is from, for methods that begin from something more.
+    """
 
     base: Policy
     policy: Policy
     instructions: Instructions
     demonstrations: Demonstrations
     preferences: Preferences
+    source: Source = World()
 
 
 class Evaluation(Value):
@@ -93,6 +100,17 @@ class Farm(Protocol):
 
     def published(self, source: Source, size: int) -> Candidates:
         """The reference's outputs for the evaluation prompts."""
+
+    def interactions(self, source: Source, size: int) -> Interactions:
+        """Answers and what their users made of them."""
+
+    def guided(self, interactions: Interactions, guidance: Guidance) -> Guided:
+        """Prompts to answer anew, seeing what was disliked and why."""
+
+    def corrected(
+        self, interactions: Interactions, better: Candidates | None = None
+    ) -> Preferences:
+        """Disliked answers against fresh ones, or those that users went on to accept."""
 
     def recorded(self, source: Source) -> Preferences:
         """Labels somebody recorded, for prompts that are not evaluated."""

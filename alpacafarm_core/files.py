@@ -23,12 +23,15 @@ from alpacafarm_core.artifacts import (
     Candidates,
     Demonstrations,
     Instructions,
+    Interactions,
     Leaderboard,
     Preferences,
     Table,
 )
+from alpacafarm_core.conversations import as_turns, labelled
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.formats import load
+from alpacafarm_core.judgements import first_row, judged, shown
 from alpacafarm_core.pairing import PAIR
 from alpacafarm_core.shapes import as_pairs
 
@@ -39,6 +42,7 @@ KINDS: dict[str, type[Table]] = {
     "demonstrations": Demonstrations,
     "candidates": Candidates,
     "preferences": Preferences,
+    "interactions": Interactions,
     "leaderboard": Leaderboard,
 }
 ALSO_CALLED = {"model_outputs": "candidates", "annotations": "preferences"}
@@ -47,6 +51,7 @@ REQUIRED = {
     "demonstrations": ("instruction", "output"),
     "candidates": ("instruction", "output"),
     "preferences": ("instruction", "output_1", "output_2", "preference"),
+    "interactions": ("instruction", "response", "label"),
     "leaderboard": ("model", "win_rate"),
 }
 OTHER_NAMES = {
@@ -60,10 +65,8 @@ OTHER_NAMES = {
 }
 FLAGS = {"true": True, "false": False, "": None}  # as CSV has them
 PROMPT = ["instruction", "input"]
-UNABSENT = {"instruction", "output", "output_1", "output_2"}
+UNABSENT = {"instruction", "output", "output_1", "output_2", "response"}
 DEFAULTS = {TEXT: "", IDS: [], FLAG: False}
-TIE, OLD_TIE, FAILED = 1.5, 0.0, -1.0
-STATUSES = ("ok", "tie", "refused", "unparsable", "failed")
 ONE_ANSWER = [*PROMPT, "generator", "sample_index"]
 
 
@@ -89,7 +92,8 @@ def read(
     finish: dict[str, Callable[[], pl.DataFrame]] = {
         "instructions": lambda: _unique(rows, duplicates, path),
         "candidates": lambda: _numbered(rows, path),
-        "preferences": lambda: _judged(rows, path),
+        "preferences": lambda: judged(rows, path),
+        "interactions": lambda: labelled(rows, path),
     }
     return finish[kind]() if kind in finish else rows
 
@@ -118,6 +122,8 @@ def _named(raw: pl.DataFrame, kind: str, path: Path) -> pl.DataFrame:
     """The file's columns under our names; preferences of another shape as pairs."""
     if kind == "preferences":
         raw = as_pairs(raw, path)
+    if kind == "interactions":
+        raw = as_turns(raw, path)
     wanted = [name for name in KINDS[kind].columns if name not in raw.columns]
     for name in wanted:
         found = [other for other in OTHER_NAMES.get(name, ()) if other in raw.columns]
@@ -164,9 +170,9 @@ def _as(kind: pl.DataType, series: pl.Series, path: Path) -> pl.Series:
         raise BadInput(f"{path}: column {series.name!r} is {series.dtype}, not {kind}; cast it")
     lossy = series.ne_missing(cast.cast(series.dtype))
     if lossy.any():
-        row = _first(lossy)
+        row = first_row(lossy)
         raise BadInput(
-            f"{path}: row {row}, column {series.name!r}: {_short(series[row - 1])} is not {kind}; "
+            f"{path}: row {row}, column {series.name!r}: {shown(series[row - 1])} is not {kind}; "
             "correct it"
         )
     default = pl.lit(DEFAULTS[kind], kind)
@@ -190,7 +196,7 @@ def _text(series: pl.Series, path: Path, may_lack: bool) -> pl.Series:
         _refuse_other_than_text(series, path)
     if not may_lack and series.null_count():
         raise BadInput(
-            f"{path}: row {_first(series.is_null())} has no {series.name!r}; "
+            f"{path}: row {first_row(series.is_null())} has no {series.name!r}; "
             'write "" for an empty answer, or remove the row'
         )
     return series.fill_null("")
@@ -208,7 +214,7 @@ def _refuse_other_than_text(series: pl.Series, path: Path) -> None:
     odd = ((n, held) for n, held in values if held is not None and not isinstance(held, str))
     row, held = next(odd, (1, series.dtype))
     raise BadInput(
-        f"{path}: row {row}, column {series.name!r}: {_short(held)} is not text; quote it, "
+        f"{path}: row {row}, column {series.name!r}: {shown(held)} is not text; quote it, "
         "one text a row"
     )
 
@@ -251,9 +257,9 @@ def _nothing(series: pl.Series, kind: pl.DataType) -> pl.Series:
 
 def _refuse(wrong: pl.Series, series: pl.Series, wanted: str, path: Path) -> None:
     if wrong.any():
-        row = _first(wrong)
+        row = first_row(wrong)
         raise BadInput(
-            f"{path}: row {row}, column {series.name!r}: {_short(series[row - 1])} is not "
+            f"{path}: row {row}, column {series.name!r}: {shown(series[row - 1])} is not "
             f"{wanted}; correct it, or leave it empty (null) when it is missing"
         )
 
@@ -261,7 +267,7 @@ def _refuse(wrong: pl.Series, series: pl.Series, wanted: str, path: Path) -> Non
 def _refuse_blank(rows: pl.DataFrame, name: str, path: Path) -> None:
     blank = rows[name].str.strip_chars() == ""
     if blank.any():
-        raise BadInput(f"{path}: row {_first(blank)} has an empty {name!r}; remove the row")
+        raise BadInput(f"{path}: row {first_row(blank)} has an empty {name!r}; remove the row")
 
 
 def _unique(rows: pl.DataFrame, duplicates: str, path: Path) -> pl.DataFrame:
@@ -273,9 +279,9 @@ def _unique(rows: pl.DataFrame, duplicates: str, path: Path) -> pl.DataFrame:
 def _refuse_twice(rows: pl.DataFrame, same: list[str], what: str, path: Path) -> None:
     again = ~rows.select(first=pl.struct(same).is_first_distinct())["first"]
     if again.any():
-        second = _first(again)
+        second = first_row(again)
         alike = rows.select(pl.all_horizontal(pl.col(n) == rows[n][second - 1] for n in same))
-        first = _first(alike.to_series())
+        first = first_row(alike.to_series())
         raise BadInput(f"{path}: rows {first} and {second} are the same {what}")
 
 
@@ -287,64 +293,8 @@ def _numbered(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
         return rows.with_columns(sample_index=pl.int_range(pl.len(), dtype=pl.Int64).over(same))
     if absent.any():
         raise BadInput(
-            f"{path}: row {_first(absent)} has no 'sample_index'; give every row one, or none"
+            f"{path}: row {first_row(absent)} has no 'sample_index'; give every row one, or none"
         )
     what = "answer (instruction, input, generator and sample_index); number it, or remove one"
     _refuse_twice(rows, ONE_ANSWER, what, path)
     return rows
-
-
-def _judged(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Preferences between 1 and 2, or null where the judgement failed; and what that means."""
-    given = rows["preference"]
-    valid = given.is_between(1, 2) | given.is_in([OLD_TIE, FAILED]) | given.is_null()
-    if not valid.all():
-        row = _first(~valid)
-        raise BadInput(
-            f"{path}: row {row}, column 'preference': {given[row - 1]} is outside 1 (output_1) to "
-            "2 (output_2); correct it, write null when there is none, or call labels from 1 to 4 "
-            "'raw_preference'"
-        )
-    told = pl.col("preference").replace({OLD_TIE: TIE, FAILED: None})
-    meant = (
-        pl.when(told.is_null())
-        .then(pl.lit("failed"))
-        .when(told == TIE)
-        .then(pl.lit("tie"))
-        .otherwise(pl.lit("ok"))
-    )
-    status = pl.when(pl.col("status") == "").then(meant).otherwise("status")
-    judged = rows.with_columns(told, status=status)
-    _check_statuses(judged, path)
-    return judged
-
-
-def _check_statuses(rows: pl.DataFrame, path: Path) -> None:
-    """Refuse a status that is unknown, or at odds with the preference beside it."""
-    status, told = rows["status"], rows["preference"]
-    unknown = ~status.is_in(STATUSES)
-    if unknown.any():
-        row = _first(unknown)
-        raise BadInput(
-            f"{path}: row {row}, column 'status': {_short(status[row - 1])} is none of "
-            f"{', '.join(STATUSES)}; correct it, or leave it empty"
-        )
-    decided = (status == "ok") | (status == "tie")
-    odd = (decided == told.is_null()) | ((status == "tie") & told.ne_missing(TIE))
-    if odd.any():
-        row = _first(odd)
-        raise BadInput(
-            f"{path}: row {row}: status {status[row - 1]!r} with preference {told[row - 1]}; only "
-            f"'ok' and 'tie' ({TIE}) carry one: correct either, or leave the status empty"
-        )
-
-
-def _first(flags: pl.Series) -> int:
-    """Row, from 1, of the first true flag."""
-    found = flags.arg_max()
-    return 1 + (found or 0)
-
-
-def _short(value: object) -> str:
-    text = repr(value.to_list() if isinstance(value, pl.Series) else value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -63,7 +63,8 @@ def losses(method: type[Method]) -> Iterator[str]:
 def settings(method: type[Method]) -> Iterator[tuple[str, str, str, str]]:
     """Of each setting with a default of its own: where, what, its description and its source."""
     for where, value, what in leaves(method.model_validate({})):
-        yield where, f"`{value}`", what, source_of(method, where)
+        on_one_line = str(value).replace("\n", "\\n")
+        yield where, f"`{on_one_line}`", what, source_of(method, where)
 
 
 def source_of(method: type[Method], where: str) -> str:

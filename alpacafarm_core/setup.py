@@ -7,7 +7,7 @@ method's `at`, the steps, together.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from alpacafarm_core.errors import Damaged, Missing
 from alpacafarm_core.recipe import file_digest
@@ -93,8 +93,16 @@ class Files(Value):
     instructions: File = Field(description="Prompts, with the reference's outputs")
     demonstrations: File = Field(description="Prompts with answers to imitate")
     preferences: File | None = Field(default=None, description="Recorded labels of pairs")
+    interactions: File | None = Field(default=None, description="Answers with users' words")
     reference: str = Field(default="davinci003", description="Column with the reference's outputs")
     share_eval: float = Field(default=0.5, gt=0, lt=1, description="Share kept for evaluation")
+
+    @model_serializer(mode="wrap")
+    def _plain(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `interactions` where there are none: keys from before there were stay valid."""
+        said: dict[str, Any] = fields(self)
+        held = said.items()
+        return {name: value for name, value in held if name != "interactions" or value is not None}
 
 
 class Hub(Value):

@@ -13,7 +13,13 @@ from pathlib import Path
 import polars as pl
 
 from alpacafarm_core import files, hub
-from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
+from alpacafarm_core.artifacts import (
+    Candidates,
+    Demonstrations,
+    Instructions,
+    Interactions,
+    Preferences,
+)
 from alpacafarm_core.errors import BadInput, Damaged, Missing
 from alpacafarm_core.prompts import merged
 from alpacafarm_core.recipe import file_digest
@@ -122,6 +128,24 @@ def recorded(source: Source) -> pl.DataFrame:
     raise BadInput(f"source {source.name!r} has no recorded preferences; simulate them")
 
 
+def interactions(source: Source, size: int) -> pl.DataFrame:
+    """At most `size` answers and what their users made of them, with the columns of Interactions.
+
+    A prompt that is evaluated is left out; raises BadInput where the source has no such users.
+    """
+    match source:
+        case World():
+            rows = _heard(_world(source.seed, "unlabeled", size), source.seed)
+        case Files(interactions=file) if file is not None:
+            rows = _side(files.read(file.checked(), "interactions"), source, "sft")
+        case _:
+            raise BadInput(
+                f"source {source.name!r} has no interactions; give a file of them with "
+                "source.interactions, or use the built-in world"
+            )
+    return rows.head(size).select(list(Interactions.columns))
+
+
 def is_evaluated(prompt: str, share: float) -> bool:
     """Whether a merged prompt belongs to the evaluation split; stable across machines."""
     number = int.from_bytes(hashlib.sha256(prompt.strip().encode()).digest()[:8])
@@ -183,6 +207,15 @@ def _written(prompts: pl.DataFrame, skill: float) -> pl.DataFrame:
     rows = prompts.select("instruction", "input").iter_rows()
     outputs = [write(asked, given, skill, number) for number, (asked, given) in enumerate(rows)]
     return _texts(prompts.with_columns(output=pl.Series(outputs)))
+
+
+def _heard(prompts: pl.DataFrame, seed: int) -> pl.DataFrame:
+    from alpacafarm_core.world.users import Turn, turn
+
+    rows = prompts.select("instruction", "input").iter_rows()
+    turns = [turn(asked, given, seed) for asked, given in rows]
+    heard = pl.DataFrame(turns, schema=list(Turn._fields), orient="row")
+    return prompts.with_columns(heard, history=pl.lit("[]"))
 
 
 def _texts(rows: pl.DataFrame) -> pl.DataFrame:

@@ -22,7 +22,9 @@ from alpacafarm_core.artifacts import (
     Comparisons,
     Demonstrations,
     Graded,
+    Guided,
     Instructions,
+    Interactions,
     Leaderboard,
     Logps,
     Preferences,
@@ -33,6 +35,8 @@ from alpacafarm_core.artifacts import (
 from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.estimate import Estimate, estimated
 from alpacafarm_core.farm import Evaluation, Judge, Known
+from alpacafarm_core.interactions import Guidance
+from alpacafarm_core.interactions import guided as shown
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.method import Method
 from alpacafarm_core.objective import Objective
@@ -49,7 +53,7 @@ from tasks.stage import Stage, opened, root
 A = TypeVar("A", bound=Artifact)
 ORDER = (
     *("base", "instructions", "demonstrations", "published", "recorded", "train_policy"),
-    *("share", "labels"),
+    *("share", "labels", "interactions", "guided", "corrected"),
     *(
         "generate",
         "annotate",
@@ -140,6 +144,25 @@ class Planner:
         """The reference's outputs."""
         asked = (source, size)
         return self._note(tasks.published, asked, lambda: sources.published(*asked))
+
+    def interactions(self, source: Source, size: int) -> Interactions:
+        """Answers and what their users made of them."""
+        asked = (source, size)
+        return self._note(tasks.interactions, asked, lambda: sources.interactions(*asked))
+
+    def guided(self, interactions: Interactions, guidance: Guidance) -> Guided:
+        """Prompts that show what was disliked."""
+        return self._note(
+            tasks.guided,
+            (interactions, guidance),
+            lambda: shown(self._rows(interactions), guidance),
+        )
+
+    def corrected(
+        self, interactions: Interactions, better: Candidates | None = None
+    ) -> Preferences:
+        """Disliked answers against better ones."""
+        return self._note(tasks.corrected, (interactions, better))
 
     def recorded(self, source: Source) -> Preferences:
         """Labels somebody recorded."""

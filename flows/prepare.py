@@ -29,6 +29,7 @@ def started(setup: Setup, farm: Farm = FARM) -> Start:
         demonstrations=demonstrations,
         instructions=farm.instructions(setup.source, "unlabeled", setup.sizes.unlabeled),
         preferences=preferences(setup, policy, panel, farm),
+        source=setup.source,
     )
 
 

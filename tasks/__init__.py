@@ -8,17 +8,21 @@ from tasks.select import grade, labels, prefer, rank, select, share
 from tasks.sources import base, demonstrations, instructions, published, recorded
 from tasks.tally import tally
 from tasks.train import fit_reward, look, roll_out, train, train_policy
+from tasks.users import corrected, guided, interactions
 
 __all__ = [
     "annotate",
     "base",
     "compare",
     "compare_scored",
+    "corrected",
     "demonstrations",
     "fit_reward",
     "generate",
     "grade",
+    "guided",
     "instructions",
+    "interactions",
     "labels",
     "look",
     "prefer",

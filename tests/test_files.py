@@ -45,6 +45,7 @@ def refusal(path, kind="preferences") -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_have_the_columns_of_their_kind(write, kind):
     row = {"output": "a", "generator": "gpt", "model": "x", "win_rate": 5.5, **PAIR}
+    row |= {"response": "a", "label": "SAT"}
     rows = read(write("rows.json", [row]), kind)
     assert rows.schema == pl.Schema(KINDS[kind].columns)
 

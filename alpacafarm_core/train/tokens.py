@@ -76,7 +76,9 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def prompt_texts(rows: pl.DataFrame) -> list[str]:
-    """The rendered prompt of each row."""
+    """The rendered prompt of each row, or the text to sample from where it has one (Guided)."""
+    if "prompt" in rows.columns:
+        return rows["prompt"].to_list()
     return [render(*row) for row in rows.select("instruction", "input").iter_rows()]
 
 
