@@ -18,6 +18,7 @@ from alpacafarm_core import reward
 from alpacafarm_core.errors import BadInput, TrainingFailed
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.methods.dpo import DPO
+from alpacafarm_core.methods.grpo import GroupObjective
 from alpacafarm_core.settings import Fitting
 from alpacafarm_core.train import engine
 from alpacafarm_core.train.engine import share
@@ -35,17 +36,23 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason=REASON)
 
 
 def trainings(tiny: Path, scorer: Path, out: Path, machine: Machine) -> dict[str, Any]:
-    """DPO, a reward model and PPO, each with its figures; the weights go below `out`."""
+    """DPO, a reward model, PPO and GRPO, each with its figures; the weights go below `out`.
+
+    The one group of GRPO is sampled by all processes together.
+    """
     from alpacafarm_core.train import offline, online
 
     fitting = Fitting(training=STEADY, held_out=4)
     ppo, models = PPO.replace(training=STEADY), (tiny, scorer, None)
+    group = PPO.sampling.replace(n=16)
+    grpo = GroupObjective(steps=2, rollouts=16, minibatch=8, sampling=group, training=STEADY)
     return {
         "dpo": offline.train(
             (tiny, None), out / "dpo", preferences(), DPO(training=STEADY), machine
         ),
         "reward": reward.fit(tiny, out / "reward", preferences(6), fitting, machine),
         "ppo": online.roll_out(models, out / "ppo", demonstrations(), ppo, machine),
+        "grpo": online.roll_out(models, out / "grpo", demonstrations(), grpo, machine),
     }
 
 
@@ -77,7 +84,7 @@ def test_two_processes_learn_what_one_learns(stage, tiny, scorer, alone, tmp_pat
     launched(str(tiny), str(scorer), str(tmp_path), str(stage))
     folder, expected = alone
     found = json.loads((tmp_path / "notes.json").read_text())
-    for what in ("dpo", "reward", "ppo"):
+    for what in ("dpo", "reward", "ppo", "grpo"):
         for one, other in zip(untimed(found[what]), untimed(expected[what]), strict=True):
             one.pop("accuracy", None)  # a margin of zero but for rounding has either sign
             assert one == pytest.approx({n: other[n] for n in one}, abs=2e-4, rel=2e-3)
