@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from alpacafarm_core import interactions as users
 from alpacafarm_core import pairs, select
 from alpacafarm_core.artifacts import (
     Artifact,
@@ -21,7 +22,9 @@ from alpacafarm_core.artifacts import (
     Comparisons,
     Demonstrations,
     Graded,
+    Guided,
     Instructions,
+    Interactions,
     Preferences,
     Ranked,
     Scores,
@@ -29,14 +32,18 @@ from alpacafarm_core.artifacts import (
 )
 from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.farm import Judge, Start
+from alpacafarm_core.interactions import Guidance
 from alpacafarm_core.objective import Objective
 from alpacafarm_core.proximal import OnlineObjective
+from alpacafarm_core.select import PROMPT
 from alpacafarm_core.settings import Fitting, Pairing, Ranking, Rule, Sampling
+from alpacafarm_core.setup import Source
 from alpacafarm_core.values import Value
 from alpacafarm_core.weights import BestOf, Implicit, Policy, RewardModel, Tagged
 from benchmarks.toy_online import imitated, improved
 from benchmarks.toy_tables import answered, first, fitted, prompts, with_gold
 from benchmarks.toy_training import Data, Lesson, Stage, staged, trained
+from benchmarks.toy_users import hints, talks
 from benchmarks.toy_world import (
     Answers,
     behind,
@@ -70,27 +77,13 @@ class Toy(Value):
 
 
 class ToyFarm:
-    """Every verb that a method asks for; `stages` tells of each training, in order."""
+    """Every verb that a method asks for, what they begin from, and each training, in order."""
 
     def __init__(self, toy: Toy) -> None:
         self.toy = toy
         self.stages: list[Stage] = []
         self.held: dict[str, Any] = {}
-
-    def start(self) -> Start:
-        """Two policies, prompts, labelled pairs of the start's answers, and its best answers."""
-        base, policy = (self._keep(Policy, table) for table in first_tables(range(self.toy.worlds)))
-        asked = self._keep(Instructions, prompts(self.toy.worlds, self.toy.pairs * ROUNDS))
-        answers = self.held[self.generate(policy, asked, PLAIN.replace(n=2)).folder]
-        labels = self._labelled(answers)
-        liked = first(with_gold(answers).filter(pl.col("score") >= 0.5), LIKED)
-        return Start(
-            base=base,
-            policy=policy,
-            instructions=asked,
-            demonstrations=self._keep(Demonstrations, liked.select(list(Demonstrations.columns))),
-            preferences=self._keep(Preferences, first(labels, self.toy.pairs)),
-        )
+        self.start = self._started()
 
     def share(self, instructions: Instructions, number: int, of: int) -> Instructions:
         """One of `of` parts of every world's prompts."""
@@ -110,18 +103,18 @@ class ToyFarm:
         """Answers of a table, or the best of many by a reward model."""
         if isinstance(policy.decode, BestOf):
             return self._best(policy, policy.decode, instructions, sampling)
-        rows = self.held[instructions.folder].select(list(Instructions.columns))
+        rows = self.held[instructions.folder].select(pl.col(*PROMPT, "dataset", "^prompt$"))
         rows = rows.with_columns(sample_index=pl.lit(list(range(sampling.n)))).explode(
             "sample_index"
         )
-        logits = self._table(policy)[worlds_of(rows), groups_of(rows)]
+        logits = self._table(policy)[worlds_of(rows), groups_of(rows)] + hints(rows)
         ids, mask = drawn(logits / max(sampling.temperature, 1e-4), sampling.top_p, self._draw())
         return self._keep(Candidates, answered(rows, ids, mask, sampling))
 
     def score(self, candidates: Candidates, judge: Judge) -> Scores:
         """A number for each answer."""
         rows = self.held[candidates.folder]
-        numbers = self._numbers(Answers.of(rows, "output_ids"), judge)
+        numbers = self._numbers(Answers.of(rows, "output"), judge)
         scored = rows.with_columns(
             score=pl.Series(numbers.tolist(), dtype=pl.Float64), judge=pl.lit("toy")
         )
@@ -143,6 +136,24 @@ class ToyFarm:
     def grade(self, preferences: Preferences) -> Graded:
         """Both answers of each pair behind a reward token."""
         return self._keep(Graded, select.graded(self.held[preferences.folder]))
+
+    def interactions(self, source: Source, size: int) -> Interactions:
+        """Conversations about the start's answers."""
+        answers = self.generate(self.start.policy, self.start.instructions, PLAIN.replace(n=8))
+        return self._keep(Interactions, talks(with_gold(self.held[answers.folder])))
+
+    def guided(self, interactions: Interactions, guidance: Guidance) -> Guided:
+        """Prompts to answer anew, seeing the complaint."""
+        return self._keep(Guided, users.guided(self.held[interactions.folder], guidance))
+
+    def corrected(
+        self, interactions: Interactions, better: Candidates | None = None
+    ) -> Preferences:
+        """Disliked answers against fresh ones, or those that users went on to accept."""
+        rows = self.held[interactions.folder]
+        if better is None:
+            return self._keep(Preferences, users.accepted(rows))
+        return self._keep(Preferences, users.corrected(rows, self.held[better.folder]))
 
     def prefer(self, chosen: Demonstrations, rejected: Candidates) -> Preferences:
         """Pairs whose order is known without a judge."""
@@ -193,7 +204,22 @@ class ToyFarm:
             return expected_gold(self._table(policy))
         asked = self._keep(Instructions, prompts(self.toy.worlds, self.toy.pairs))
         rows = self.held[self.generate(policy, asked, PLAIN).folder]
-        return self.means(rows, gold(Answers.of(rows, "output_ids")))
+        return self.means(rows, gold(Answers.of(rows, "output")))
+
+    def _started(self) -> Start:
+        """Two policies, prompts, labelled pairs of the start's answers, and its best answers."""
+        base, policy = (self._keep(Policy, table) for table in first_tables(range(self.toy.worlds)))
+        asked = self._keep(Instructions, prompts(self.toy.worlds, self.toy.pairs * ROUNDS))
+        answers = self.held[self.generate(policy, asked, PLAIN.replace(n=2)).folder]
+        labels = self._labelled(answers)
+        liked = first(with_gold(answers).filter(pl.col("score") >= 0.5), LIKED)
+        return Start(
+            base=base,
+            policy=policy,
+            instructions=asked,
+            demonstrations=self._keep(Demonstrations, liked.select(list(Demonstrations.columns))),
+            preferences=self._keep(Preferences, first(labels, self.toy.pairs)),
+        )
 
     def means(self, rows: pl.DataFrame, numbers: Tensor) -> Tensor:
         """Mean of the rows of each world, [S]."""
@@ -211,7 +237,7 @@ class ToyFarm:
         plain = Policy(key=policy.key)
         scored = self.score(self.generate(plain, asked, draws), decode.reward)
         kept = self.held[scored.folder].sort("score", descending=True, maintain_order=True)
-        kept = kept.unique(select.PROMPT, keep="first", maintain_order=True)
+        kept = kept.unique(PROMPT, keep="first", maintain_order=True)
         rows = kept.select(list(Candidates.columns)).with_columns(sample_index=pl.lit(0))
         return self._keep(Candidates, rows)
 

@@ -10,11 +10,11 @@ from alpacafarm_core.settings import Sampling
 from benchmarks.toy_farm import Toy, ToyFarm
 from benchmarks.toy_training import Stage
 
-STEPS = {
-    **dict.fromkeys(("iterative_dpo", "sppo", "curry_dpo"), 100),
-    **dict.fromkeys(("drift", "spin", "selfie"), 60),
+SHARES = {
+    **dict.fromkeys(("iterative_dpo", "sppo", "curry_dpo"), 1 / 3),
+    **dict.fromkeys(("drift", "spin", "selfie"), 1 / 5),
 }
-"""Optimiser steps of each training, where that is not 300: methods of several rounds take fewer."""
+"""Share of the toy's steps that each training of a method of several rounds takes."""
 
 
 class Run(NamedTuple):
@@ -49,14 +49,13 @@ def aiming(name: str, **changes: Any) -> Method:
     return aimed
 
 
-def steps_of(name: str) -> int:
-    """Optimiser steps of one training of a method."""
-    return STEPS.get(name, 300)
+def paced(name: str, toy: Toy) -> Toy:
+    """The toy with the steps that each training of this method takes."""
+    return toy.replace(steps=round(toy.steps * SHARES.get(name, 1.0)))
 
 
 def run(method: Method, toy: Toy) -> Run:
     """The method's own file, on worlds that begin alike for every method."""
     farm = ToyFarm(toy)
-    start = farm.start()
-    policy = method.optimise(farm, start)
+    start, policy = farm.start, method.optimise(farm, farm.start)
     return Run(farm.gold_of(start.policy), farm.gold_of(policy), farm.stages)

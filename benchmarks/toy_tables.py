@@ -23,21 +23,21 @@ def prompts(worlds: int, count: int) -> pl.DataFrame:
 def answered(rows: pl.DataFrame, ids: Tensor, mask: Tensor, sampling: Sampling) -> pl.DataFrame:
     """Prompts with a `sample_index` and the answers drawn to them, as Candidates."""
     lengths = mask.sum(1).long().tolist()
-    each = [row[:length] for row, length in zip(ids.tolist(), lengths, strict=True)]
-    columns = {
-        "output": [" ".join(map(str, one)) for one in each],
-        "output_ids": each,
-        "finish_reason": ["stop" if one[-1] == 0 else "length" for one in each],
-    }
-    made = rows.with_columns(
-        *(
-            pl.Series(name, values, dtype=Candidates.columns[name])
-            for name, values in columns.items()
-        ),
+    texts = [
+        " ".join(map(str, row[:length])) for row, length in zip(ids.tolist(), lengths, strict=True)
+    ]
+    output = pl.col("output")
+    made = rows.with_columns(output=pl.Series(texts)).with_columns(
+        output_ids=output.str.split(" "),
+        finish_reason=pl.when(output.str.ends_with("0"))
+        .then(pl.lit("stop"))
+        .otherwise(pl.lit("length")),
         tokenizer=pl.lit("toy"),
         generator=pl.lit("toy"),
-        **{name: pl.lit(getattr(sampling, name)) for name in ("temperature", "top_p")},
-        **{name: pl.lit(getattr(sampling, name)) for name in ("max_tokens", "seed")},
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        seed=sampling.seed,
     )
     return made.select(pl.col(name).cast(kind) for name, kind in Candidates.columns.items())
 
@@ -49,7 +49,7 @@ def first(rows: pl.DataFrame, count: int) -> pl.DataFrame:
 
 def with_gold(rows: pl.DataFrame) -> pl.DataFrame:
     """Answers with their true reward as `score`."""
-    numbers = gold(Answers.of(rows, "output_ids")).tolist()
+    numbers = gold(Answers.of(rows, "output")).tolist()
     return rows.with_columns(score=pl.Series(numbers, dtype=pl.Float64))
 
 

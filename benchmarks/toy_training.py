@@ -46,16 +46,16 @@ class Data(NamedTuple):
         """The rows of Demonstrations, Preferences or Ranked; undecided pairs are left out."""
         rows = frame.sort(pl.col("dataset").cast(pl.Int64), maintain_order=True)
         if "preference" not in rows.columns:
-            return cls(_counts(rows), Answers.of(rows, "output_ids"))
+            return cls(_counts(rows), Answers.of(rows, "output"))
         # The one that lost is the one that is chosen when the label is turned round.
         turned = rows.with_columns(preference=3 - pl.col("preference"))
         data = cls(
             _counts(chosen(rows)),
-            Answers.of(chosen(rows), "output_ids"),
-            Answers.of(chosen(turned), "output_ids"),
+            Answers.of(chosen(rows), "output"),
+            Answers.of(chosen(turned), "output"),
         )
-        if "gold_ids" in rows.columns and rows["gold_ids"].list.len().min():
-            data = data._replace(imitated=Answers.of(rows, "gold_ids"))
+        if "gold" in rows.columns and (rows["gold"] != "").all():
+            data = data._replace(imitated=Answers.of(rows, "gold"))
         if "win_1" in rows.columns and not rows["win_1"].null_count():
             data = data._replace(wins=rows.select("win_1", "win_2").to_torch().float())
         return data
@@ -87,24 +87,22 @@ class Stage(NamedTuple):
 class Lesson(NamedTuple):
     """One training: the data, the frozen table it is measured against, and what that makes of it.
 
-    `known` has the reference's log-probability of every token, [N, R], for each side of the data.
+    `known` has the reference's log-probability of every token, [N, R], for each side of the data;
+    `names` are the fields that the loss sees.
     """
 
     objective: Objective
     data: Data
     reference: Tensor
     known: list[Tensor]
+    names: frozenset[str]
 
     @classmethod
     def of(cls, objective: Objective, data: Data, reference: Tensor) -> "Lesson":
         """The reference looks at the data once."""
         sides = [side for side in (data.chosen, data.rejected) if side is not None]
-        return cls(objective, data, reference, [token_logprobs(reference, side) for side in sides])
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The fields that the loss sees."""
-        return frozenset(view_of(self.objective)._fields)
+        known = [token_logprobs(reference, side) for side in sides]
+        return cls(objective, data, reference, known, frozenset(view_of(objective)._fields))
 
 
 def trained(start: Tensor, lesson: Lesson, steps: int, draw: torch.Generator) -> Tensor:

@@ -33,10 +33,12 @@ class Answers(NamedTuple):
 
     @classmethod
     def of(cls, frame: pl.DataFrame, column: str) -> Self:
-        """The answers in a column of lists of ids."""
-        each = frame[column].to_list()
-        lengths = torch.tensor([len(one) for one in each])
-        ids = torch.tensor([[*one, *[END] * (LONGEST - len(one))] for one in each])
+        """The answers in a column of texts, which are the numbers of tokens."""
+        each = frame[column].str.split(" ").cast(pl.List(pl.Int64))
+        lengths = each.list.len().cast(pl.Int64).to_torch()
+        padding = pl.lit([END] * LONGEST, dtype=pl.List(pl.Int64))
+        padded = pl.select(pl.lit(each).list.concat(padding).list.head(LONGEST)).to_series()
+        ids = padded.list.to_array(LONGEST).to_torch()
         mask = torch.arange(LONGEST) < lengths[:, None]
         groups = groups_of(frame)
         if "tag" in frame.columns:
