@@ -119,7 +119,7 @@ def answers(
 ) -> Iterator[pl.DataFrame]:
     """Candidates, a chunk at a time in row order; each chunk is remembered before it is given."""
     tokenizer = load_tokenizer(policy)
-    texts, prompts = prompt_texts(rows), asked(rows, tokenizer)
+    texts, prompts = prompt_texts(rows, tokenizer), asked(rows, tokenizer)
     lengths = [len(prompt) for prompt in prompts]
     _check_lengths(policy, lengths, sampling)
     longest = max(lengths, default=0) + sampling.max_tokens

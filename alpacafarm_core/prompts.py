@@ -2,7 +2,8 @@
 
 The templates lie in `prompts/alpaca.json`. The response follows `### Response:` directly, without
 a space or a newline. To drive a checkpoint that was trained on another wording of the preamble,
-give its templates.
+give its templates: as `prompt_templates` in the `tokenizer_config.json` of the model to start from,
+with the same two names. Every model that is trained from it carries them on.
 """
 
 import json
@@ -10,6 +11,8 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+
+from alpacafarm_core.errors import BadInput
 
 GAP = re.compile(r"\{instruction\}|\{input\}")
 
@@ -26,7 +29,9 @@ def alpaca() -> Mapping[str, str]:
 def render(instruction: str, input: str, templates: Mapping[str, str] | None = None) -> str:
     """The prompt for an instruction; an empty input takes the template that has none."""
     chosen = alpaca() if templates is None else templates
-    template = chosen["prompt_inputs" if input else "prompt_noinputs"]
+    template = chosen.get(name := "prompt_inputs" if input else "prompt_noinputs")
+    if template is None or "{instruction}" not in template:
+        raise BadInput(f"prompt_templates: {name} is missing or has no {{instruction}} in it")
     parts = {"{instruction}": instruction, "{input}": input}
     return GAP.sub(lambda match: parts[match.group()], template)
 

@@ -46,6 +46,12 @@ class Shaping(Scoring):
     """What happens to the reward model's scores before they are rewards."""
 
     whiten: bool = Field(default=True, description="Unit variance, mean kept")
+    over: Literal["tokens", "positions"] = Field(
+        default="tokens", description="Means over tokens, or padding too"
+    )
+    together: int | None = Field(
+        default=None, ge=8, description="Responses whitened together; none: all"
+    )
 
 
 class Critic(Value):
@@ -126,6 +132,11 @@ class ProximalObjective(OnlineObjective):
         """The one that is set."""
         return self.critic
 
+    @property
+    def averaging(self) -> Average:
+        """Over tokens, or over all places up to `max_tokens`."""
+        return "token" if self.shaping.over == "tokens" else "constant"
+
     def advantages(self, rollouts: Rollouts, kl_coef: float) -> Advantages:
         """Generalised advantages of scores less KL penalties, whitened."""
         from alpacafarm_core.train import rl
@@ -134,6 +145,17 @@ class ProximalObjective(OnlineObjective):
         penalties = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, self.kl.estimator)
         rewards = rl.place_rewards(rollouts.scores, penalties, mask, kl_coef)
         if self.shaping.whiten:
-            rewards = rl.whiten(rewards, mask, keep_mean=True)
+            rewards = self._white(rewards, mask, keep_mean=True)
         found = rl.estimate_advantages(rewards, rollouts.values, mask, self.gamma, self.lam)
-        return found._replace(advantages=rl.whiten(found.advantages, mask, keep_mean=False))
+        return found._replace(advantages=self._white(found.advantages, mask, keep_mean=False))
+
+    def _white(self, values: Tensor, mask: Tensor, keep_mean: bool) -> Tensor:
+        """Whitened over whom and what the settings say, [B, R]."""
+        import torch
+
+        from alpacafarm_core.train import rl
+
+        longest = None if self.shaping.over == "tokens" else self.sampling.max_tokens
+        size = self.shaping.together or len(values)
+        rows = [slice(start, start + size) for start in range(0, len(values), size)]
+        return torch.cat([rl.whiten(values[at], mask[at], keep_mean, longest) for at in rows])

@@ -9,10 +9,12 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from alpacafarm_core.compat import Compat, nucleus
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.settings import Fitting, Scale
-from alpacafarm_core.weights import BestOf, Policy, RewardModel
+from alpacafarm_core.weights import BestOf, Plain, Policy, RewardModel
 
 
 class BestOfN(Method):
@@ -23,6 +25,7 @@ class BestOfN(Method):
         "temperature": "AlpacaFarm",
         "top_p": "the whole distribution; AlpacaFarm's helper took 0.9",
         "fitting": "AlpacaFarm's reward model",
+        "compat": "ours: off",
     }
 
     name: Literal["best_of_n"] = "best_of_n"
@@ -30,6 +33,7 @@ class BestOfN(Method):
     temperature: float = Field(default=1.0, gt=0, description="Temperature of the draws")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus of the draws")
     fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
+    compat: Compat = Field(default="none", description="AlpacaFarm's own choices where they differ")
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
@@ -40,9 +44,12 @@ class BestOfN(Method):
 
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model; the same policy then decodes with it."""
+        if start.policy.decode != Plain():
+            raise BadInput("best-of-n draws plainly: start from a policy that decodes plainly")
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
         return start.policy.replace(decode=self.decoding(reward))
 
     def decoding(self, reward: RewardModel) -> BestOf:
         """How a policy decodes with a reward model."""
-        return BestOf(n=self.n, reward=reward, temperature=self.temperature, top_p=self.top_p)
+        top_p = nucleus(self.top_p, self.compat)
+        return BestOf(n=self.n, reward=reward, temperature=self.temperature, top_p=top_p)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from alpacafarm_core.compat import Compat, nucleus
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.methods.sft import SFT
@@ -25,6 +26,7 @@ class ExpertIteration(Method):
         "sampling": "AlpacaFarm: best of 16 at temperature 1",
         "fitting": "AlpacaFarm's reward model recipe",
         "objective": "AlpacaFarm's SFT recipe",
+        "compat": "ours: off",
     }
 
     name: Literal["expert_iteration"] = "expert_iteration"
@@ -34,6 +36,7 @@ class ExpertIteration(Method):
     )
     fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
     objective: SFT = Field(default=SFT(), description="How the best answers are imitated")
+    compat: Compat = Field(default="none", description="AlpacaFarm's own choices where they differ")
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
@@ -53,8 +56,13 @@ class ExpertIteration(Method):
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
         policy = start.policy
         for number in range(self.rounds):
-            sampling = self.sampling.replace(seed=self.sampling.seed + number)
+            sampling = self.drawing(number)
             answers = farm.generate(policy, start.instructions, sampling)
             best = farm.select(farm.score(answers, reward), Rule(keep="best"))
             policy = farm.train(policy, best, self.objective)
         return policy
+
+    def drawing(self, number: int) -> Sampling:
+        """How the answers of a round, counted from 0, are drawn: other ones each time."""
+        seed, top_p = self.sampling.seed + number, nucleus(self.sampling.top_p, self.compat)
+        return self.sampling.replace(seed=seed, top_p=top_p)

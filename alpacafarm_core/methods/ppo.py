@@ -4,6 +4,7 @@ al. 2017, arXiv 1707.06347).
 Where AlpacaFarm's code is at odds with its own intent this follows the intent: the KL penalty is
 signed (its clamp at zero is `objective.kl.estimator="clamped"`), statistics and means leave padding
 out, the end token is looked for in the sampled ids, and an answer that never ends is penalised.
+`compat=alpacafarm` makes AlpacaFarm's own choices again, as far as they are choices.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from alpacafarm_core.compat import Compat, proximal
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective
@@ -31,6 +33,9 @@ class PPO(Method):
         "objective.kl.limit": "ours: a run beyond it is lost",
         "objective.shaping.missing_eos": "AlpacaFarm's penalty, there off",
         "objective.shaping.importance_cap": "ours: off",
+        "objective.shaping.over": "ours: AlpacaFarm's means have padding in them",
+        "objective.shaping.together": "ours: AlpacaFarm whitens in each process",
+        "compat": "ours: off",
     }
 
     name: Literal["ppo"] = "ppo"
@@ -38,6 +43,7 @@ class PPO(Method):
     objective: ProximalObjective = Field(
         default=ProximalObjective(), description="Rollouts, KL penalty and clipping"
     )
+    compat: Compat = Field(default="none", description="AlpacaFarm's own choices where they differ")
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
@@ -59,4 +65,5 @@ class PPO(Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model, then train on the policy's own scored answers."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        return farm.roll_out(start.policy, reward, start.instructions, self.objective)
+        objective = proximal(self.objective, self.compat)
+        return farm.roll_out(start.policy, reward, start.instructions, objective)

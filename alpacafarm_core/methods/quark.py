@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from alpacafarm_core.compat import Compat
 from alpacafarm_core.conditioning import ConditionedLogps, ConditionedObjective
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
@@ -33,6 +34,7 @@ class Quark(ConditionedObjective, Method):
         "kl_limit": "ours: a run beyond it is lost",
         "missing_eos": "ours: AlpacaFarm's penalty of PPO, off in its Quark",
         "mean_over": "ours: AlpacaFarm averages over padding too",
+        "compat": "ours: off",
         "scope": "both authors' codes",
         **dict.fromkeys(
             (
@@ -45,6 +47,7 @@ class Quark(ConditionedObjective, Method):
 
     name: Literal["quark"] = "quark"
     fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
+    compat: Compat = Field(default="none", description="AlpacaFarm's own choices where they differ")
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
@@ -67,8 +70,14 @@ class Quark(ConditionedObjective, Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model; sample, sort and learn; answer behind the best token, if any."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        policy = farm.roll_out(start.policy, reward, start.instructions, self)
+        policy = farm.roll_out(start.policy, reward, start.instructions, self.chosen())
         return policy.replace(decode=Tagged()) if self.is_tagged else policy
+
+    def chosen(self) -> Self:
+        """These settings, or AlpacaFarm's choices: no price for what never ends, padded means."""
+        if self.compat == "none":
+            return self
+        return self.replace(missing_eos=None, mean_over="positions")
 
     def loss(self, batch: ConditionedLogps) -> Tensor:
         """Likelihood, KL and entropy of each response token, [B, R]."""

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.generate import seed_of
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.proximal import OnlineObjective
@@ -32,8 +31,6 @@ from alpacafarm_core.train.batches import (
     Tokens,
     alike,
     padded,
-    prompt_ids,
-    prompt_texts,
 )
 from alpacafarm_core.train.checkpoint import Checkpoints, State, origin
 from alpacafarm_core.train.contracts import agreeing, finite, near
@@ -50,6 +47,7 @@ from alpacafarm_core.train.models import (
     precision,
     save,
 )
+from alpacafarm_core.train.prompting import endless, that_fit
 from alpacafarm_core.train.rollouts import (
     Rollouts,
     agreement,
@@ -84,7 +82,8 @@ def roll_out(
         torch.manual_seed(objective.training.seed)
         course = enrol(models, objective, machine)
         with closing(course.sampler):
-            prompts = _prompts(instructions, course)
+            room = objective.training.max_length - objective.sampling.max_tokens
+            prompts = that_fit(instructions, course.policy.tokenizer, room)
             _check_fit(course, max(prompts, key=len))
             recipe = origin(models, prompts, objective, machine)
             recipe["machine"]["sampler"] = type(course.sampler).__name__
@@ -160,7 +159,7 @@ def _run(
     begun = checkpoints.latest(engine) or State(0, numbers={"kl_coef": objective.kl.coef})
     feed = checkpoints.feed if engine.team.leads else None
     coef, book = begun.numbers["kl_coef"], Logbook(feed, begun.history)
-    drawn = _endless(prompts, objective.training.seed)
+    drawn = endless(prompts, objective.training.seed)
     in_hand = restored(begun.tensors) if begun.tensors else None
     for at in range(objective.steps):
         some = _asked(drawn, objective)
@@ -245,31 +244,8 @@ def _sound(course: Course, rollouts: Rollouts, at: int) -> dict[str, float]:
     return figures | gap
 
 
-def _prompts(instructions: pl.DataFrame, course: Course) -> list[list[int]]:
-    """Ids of the prompts that leave room for an answer within `max_length`."""
-    objective = course.objective
-    room = objective.training.max_length - objective.sampling.max_tokens
-    every = prompt_ids(course.policy.tokenizer, prompt_texts(instructions))
-    kept = [prompt for prompt in every if len(prompt) <= room]
-    if len(kept) < len(every):
-        log.warning("%d of %d prompts left out: too_long", len(every) - len(kept), len(every))
-    if not kept:
-        raise TrainingFailed(
-            f"no prompt has at most {room} tokens (max_length less max_tokens); raise max_length"
-        )
-    return kept
-
-
 def _asked(drawn: Iterator[list[int]], objective: OnlineObjective) -> list[list[int]]:
     """The prompts of a step, each as often in a row as it is answered."""
     times = objective.sampling.n
     prompts = islice(drawn, objective.rollouts // times)
     return [prompt for prompt in prompts for _ in range(times)]
-
-
-def _endless(prompts: Sequence[list[int]], seed: int) -> Iterator[list[int]]:
-    """The prompts over and over, in a new order each time."""
-    shuffle = torch.Generator().manual_seed(seed)
-    while True:
-        for row in torch.randperm(len(prompts), generator=shuffle).tolist():
-            yield prompts[row]

@@ -15,7 +15,7 @@ log = logging.getLogger("alpacafarm.training")
 
 def that_fit(instructions: pl.DataFrame, tokenizer: Any, room: int) -> list[list[int]]:
     """Ids of the prompts of at most `room` tokens; raises TrainingFailed where there is none."""
-    every = prompt_ids(tokenizer, prompt_texts(instructions))
+    every = prompt_ids(tokenizer, prompt_texts(instructions, tokenizer))
     kept = [prompt for prompt in every if len(prompt) <= room]
     if len(kept) < len(every):
         log.warning("%d of %d prompts left out: too_long", len(every) - len(kept), len(every))

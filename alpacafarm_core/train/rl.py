@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 KLEstimator = Literal["k1", "k2", "k3", "clamped"]
 Average = Literal["token", "response", "sum", "constant"]
@@ -57,10 +58,18 @@ def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
     return masked_mean((values - masked_mean(values, mask)) ** 2, mask)
 
 
-def whiten(values: Tensor, mask: Tensor, keep_mean: bool) -> Tensor:
-    """Values of unit variance, [B, R], zero on padding; the mean is kept or removed."""
-    mean = masked_mean(values, mask)
-    white = (values - mean) / (masked_variance(values, mask).sqrt() + 1e-8)
+def whiten(values: Tensor, mask: Tensor, keep_mean: bool, longest: int | None = None) -> Tensor:
+    """Values of unit variance, [B, R], zero on padding; the mean is kept or removed.
+
+    With `longest`, mean and variance are those of responses filled up with zeros to so many tokens.
+    """
+    if longest is None:
+        known, real = values, mask
+    else:
+        known = pad(values * mask, (0, longest - values.shape[1]))
+        real = torch.ones_like(known)
+    mean = masked_mean(known, real)
+    white = (values - mean) / (masked_variance(known, real).sqrt() + 1e-8)
     return (white + mean if keep_mean else white) * mask
 
 

@@ -17,6 +17,7 @@ from alpacafarm_core.errors import BadInput
 from alpacafarm_core.prompts import render
 
 OPENING = 8
+TEMPLATES = "prompt_templates"  # of a model, in its tokenizer_config.json
 TAG = "tag"  # the column with the number of a row's reward token
 REWARD = re.compile(r"<reward_\d+>")
 
@@ -75,11 +76,16 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def prompt_texts(rows: pl.DataFrame) -> list[str]:
-    """The rendered prompt of each row, or the text to sample from where it has one (Guided)."""
+def prompt_texts(rows: pl.DataFrame, tokenizer: Any = None) -> list[str]:
+    """The rendered prompt of each row, or the text to sample from where it has one (Guided).
+
+    In the tokenizer's own wording where that has one.
+    """
     if "prompt" in rows.columns:
         return rows["prompt"].to_list()
-    return [render(*row) for row in rows.select("instruction", "input").iter_rows()]
+    templates = None if tokenizer is None else tokenizer.init_kwargs.get(TEMPLATES)
+    asked = rows.select("instruction", "input").iter_rows()
+    return [render(instruction, text, templates) for instruction, text in asked]
 
 
 def prompt_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -110,7 +116,7 @@ def asked(rows: pl.DataFrame, tokenizer: Any) -> list[list[int]]:
 
     Raises BadInput where the tokenizer has no such token.
     """
-    return _behind_tags(rows, prompt_ids(tokenizer, prompt_texts(rows)), tokenizer)
+    return _behind_tags(rows, prompt_ids(tokenizer, prompt_texts(rows, tokenizer)), tokenizer)
 
 
 def _behind_tags(
@@ -191,7 +197,7 @@ class _Prompts(NamedTuple):
 
     @classmethod
     def of(cls, rows: pl.DataFrame, tokenizer: Any) -> "_Prompts":
-        texts = prompt_texts(rows)
+        texts = prompt_texts(rows, tokenizer)
         return cls(tokenizer, texts, prompt_ids(tokenizer, texts))
 
 
