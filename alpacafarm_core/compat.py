@@ -1,4 +1,4 @@
-"""AlpacaFarm's own choices, for methods that are asked to make them: `compat="alpacafarm"`.
+"""AlpacaFarm's own choices, for methods with the setting `compat="alpacafarm"`.
 
 Only where its code differs from this project's defaults by choice. What is a plain bug there is not
 reproduced; `docs/compat.md` has the list of both.
