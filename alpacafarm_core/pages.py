@@ -7,9 +7,11 @@ and its sources; what a run showed, and what it did not, stands below and is wri
 """
 
 import argparse
+import csv
 import inspect
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ BELOW = "\n## What our run showed\n\n## What it does not show\n"
 LIST = "README.md"
 UNSAID, ALWAYS = ("name", "seed"), ("learning_rate", "epochs", "batch")
 FOLDER = Path(__file__).parents[1] / "docs" / "methods"
+BOARD = FOLDER.parent / "leaderboard.csv"
 
 
 def page(method: type[Method]) -> str:
@@ -36,7 +39,31 @@ def page(method: type[Method]) -> str:
     table = ["| setting | default | what | source |", "|---|---|---|---|"]
     table += [f"| `{where}` | {value} | {what} | {source} |" for where, value, what, source in
               settings(method)]  # fmt: skip
-    return "\n\n".join([BEGIN, *filter(None, told), "\n".join(table), END]) + "\n"
+    told.append("\n".join(table))
+    if figures := board().get(name_of(method)):
+        told += ["## On the built-in world", figures]
+    return "\n\n".join([BEGIN, *filter(None, told), END]) + "\n"
+
+
+@cache
+def board() -> dict[str, str]:
+    """Of each model of the last leaderboard over all methods, its figures in words."""
+    if not BOARD.is_file():
+        return {}
+    with BOARD.open(newline="") as file:
+        return {row["model"]: _figures(row) for row in csv.DictReader(file)}
+
+
+def _figures(row: dict[str, str]) -> str:
+    own = {name: float(held) for name, held in row.items() if held and name != "model"}
+    words = [f"{own['win_rate']:.1f} ± {own['standard_error']:.1f} % against the reference"]
+    if "win_rate_minus_sft" in own:
+        won, utility = own["win_rate_minus_sft"], own["utility_minus_sft"]
+        words.append(f"{won:+.1f} ± {own['paired_error']:.1f} points to SFT on the same prompts")
+        words.append(f"true utility {utility:+.3f} ± {own['utility_paired_error']:.3f} to SFT")
+    words.append(f"answers of {own['avg_length']:.0f} characters")
+    link = "([all methods](../leaderboard.md))"
+    return f"Scale small, {own['seeds']:.0f} seeds {link}: {', '.join(words)}."
 
 
 def index() -> str:

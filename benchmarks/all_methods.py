@@ -4,9 +4,9 @@
                                      [--out docs/leaderboard.md]
 
 Prints the leaderboard with paired errors over prompts and seeds, what each method used beyond the
-start it shares with all (optimiser steps, answers drawn, pairs labelled by a reward model), and the
-tables that several methods stand on with how often each was made. Stages done before come from the
-store, so a run that was stopped goes on.
+start it shares with all (optimiser steps, answers drawn and scored), and the tables that several
+methods stand on with how often each was made; `--out` writes that, and the rows as CSV beside it.
+Stages done before come from the store, so a run that was stopped goes on.
 """
 
 import argparse
@@ -51,6 +51,9 @@ def main() -> None:
     print(text)
     if chosen.out:
         chosen.out.write_text(f"<!-- made by benchmarks/all_methods.py -->\n\n{text}\n")
+        seeds = pl.lit(chosen.seeds).alias("seeds")
+        rows = pl.DataFrame(raced["leaderboard"]).with_columns(seeds)
+        rows.write_csv(chosen.out.with_suffix(".csv"), float_precision=4)
 
 
 def page(raced: dict[str, Any], title: str) -> str:
