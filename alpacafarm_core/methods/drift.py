@@ -73,7 +73,8 @@ class Drift(Method):
             ),
             sampling=Sampling(temperature=0.7, top_p=0.9, max_tokens=24 if is_smoke else 72),
             warming=RPO(alpha=0.001, training=BUDGET.replace(epochs=3)),
-            objective=RPO(alpha=0.001, training=BUDGET),
+            # At the full rate the policy unlearns to write: these rejected answers are easily told.
+            objective=RPO(alpha=0.001, training=BUDGET.replace(learning_rate=2e-5)),
         )
 
     def optimise(self, farm: Farm, start: Start) -> Policy:
