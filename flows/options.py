@@ -50,7 +50,15 @@ def in_words(error: ValidationError, name: str) -> str:
         return f"unknown field {field}; see --help for the fields"
     if first["type"] in NO_FIELDS:
         return f"{field} has fields of its own; {_mend(field, first['input'])}"
-    return f"{field}: {first['msg']}, not {first['input']!r}"
+    if first["type"] == "value_error":
+        told = " ".join(str(first["ctx"]["error"]).split())
+        return f"{field}: {told}" + _given(first["input"])
+    return f"{field}: {first['msg']}{_given(first['input'])}"
+
+
+def _given(held: object) -> str:
+    """What was given in place of what is asked for; nothing of a whole object."""
+    return "" if isinstance(held, dict | BaseModel) else f", not {held!r}"
 
 
 def _lay(fields: dict[str, Any], path: list[str], held: str) -> None:
