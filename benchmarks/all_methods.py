@@ -12,7 +12,7 @@ Stages done before come from the store, so a run that was stopped goes on.
 import argparse
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +31,7 @@ from tasks.stage import store
 from tasks.train import METRICS
 
 SHARED = ("generate", "annotate", "fit_reward", "score", "compare", "rank", "look")
-FIRST = "sft"
+FIRST, ROLLED = "sft", "roll_out"
 
 
 def main() -> None:
@@ -80,8 +80,8 @@ def budgets(board: Leaderboard) -> Iterator[dict[str, object]]:
         yield {
             "model": model,
             "optimiser steps": sum(map(_steps, own)),
-            "answers drawn": _rows(own, "generate"),
-            "answers scored": _rows(own, "score"),
+            "answers drawn": _rows(own, "generate") + _sampled(own),
+            "answers scored": _rows(own, "score") + _sampled(own),
             "stages": len(own),
             "seconds": round(sum(each.seconds for each in own)),
         }
@@ -121,12 +121,34 @@ def _inputs(made: Manifest) -> set[str]:
     return {folder for folders in made.recipe.inputs.values() for folder in folders}
 
 
+def gradient_steps(objective: Mapping[str, Any]) -> int:
+    """Optimiser steps of a policy that learns from its own samples, by its settings."""
+    if "gradient_steps" in objective:
+        return int(objective["steps"] * objective["gradient_steps"])
+    minibatches = -(-objective["rollouts"] // objective["minibatch"])
+    return int(objective["steps"] * objective["inner_epochs"] * minibatches)
+
+
+def own_samples(objective: Mapping[str, Any]) -> int:
+    """Answers that such a policy gave, each of which was scored."""
+    return int(objective["steps"] * objective["rollouts"])
+
+
+def _sampled(made: Sequence[Manifest]) -> int:
+    rolled = [each.recipe for each in made if each.recipe.stage == ROLLED]
+    return sum(own_samples(recipe.settings["objective"]) for recipe in rolled)
+
+
 def _rows(made: Sequence[Manifest], stage: str) -> int:
     return sum(each.rows or 0 for each in made if each.recipe.stage == stage)
 
 
 def _steps(made: Manifest) -> int:
-    """Optimiser steps of a policy or a reward model; one for each line of its figures."""
+    """Optimiser steps of a policy or a reward model: one for each line of its figures, or several
+    where a line is a round of sampling and learning.
+    """
+    if made.recipe.stage == ROLLED:
+        return gradient_steps(made.recipe.settings["objective"])
     figures = store().path(made.artifact) / METRICS
     return pl.scan_parquet(figures).select(pl.len()).collect().item() if figures.is_file() else 0
 
