@@ -1,5 +1,6 @@
 """Every method: settings that can be told apart, refused and traced, and a page."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,14 +10,25 @@ from pydantic import ValidationError
 from alpacafarm_core import pages
 from alpacafarm_core.methods import METHODS
 from alpacafarm_core.settings import Fitting, Training
+from alpacafarm_core.values import Value
 
 NAMES = sorted(METHODS)
 
 
-def outside(name: str) -> list[tuple[str, Any]]:
-    """Settings of a method, each with a value just beyond its bound."""
-    fields = METHODS[name].model_fields.items()
-    return [(field, beyond) for field, held in fields for beyond in _beyond(held.metadata)]
+def outside(of: Value, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by their path, at any depth, each with a value just beyond its bound."""
+    for name, field in type(of).model_fields.items():
+        held, where = getattr(of, name), f"{before}{name}"
+        yield from ((where, beyond) for beyond in _beyond(field.metadata))
+        if isinstance(held, Value):
+            yield from outside(held, f"{where}.")
+
+
+def changed(of: Value, where: str, value: Any) -> dict[str, Any]:
+    """The fields of some settings, one of them, at any depth, with another value."""
+    name, _, rest = where.partition(".")
+    held = changed(getattr(of, name), rest, value) if rest else value
+    return of.model_dump() | {name: held}
 
 
 def _beyond(bounds: list[Any]) -> list[Any]:
@@ -76,9 +88,16 @@ def test_an_unknown_setting_is_refused_by_name(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_value_out_of_range_is_refused_with_the_fields_name(name):
-    for field, value in outside(name):
-        with pytest.raises(ValidationError, match=field):
-            METHODS[name].model_validate({field: value})
+    method = METHODS[name]()
+    bounded = list(outside(method))
+    assert bounded
+    for where, value in bounded:
+        with pytest.raises(ValidationError) as refused:
+            type(method).model_validate(changed(method, where, value))
+        places = [[str(part) for part in each["loc"]] for each in refused.value.errors()]
+        path = where.split(".")
+        # Where a setting is one of several kinds, the kind stands in between.
+        assert any([part for part in place if part in path] == path for place in places), where
 
 
 @pytest.mark.parametrize("name", NAMES)
