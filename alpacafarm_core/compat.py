@@ -4,10 +4,12 @@ Only where its code differs from this project's defaults by choice. What is a pl
 reproduced; `docs/compat.md` has the list of both.
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
 
+from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.proximal import ProximalObjective
 
+Sorted = TypeVar("Sorted", bound=ConditionedObjective)
 Compat = Literal["none", "alpacafarm"]
 
 NUCLEUS = 0.9  # the helper that decodes for best-of-n and expert iteration never says otherwise
@@ -25,3 +27,11 @@ def proximal(objective: ProximalObjective, compat: Compat) -> ProximalObjective:
         return objective
     shaping = objective.shaping.replace(missing_eos=None, over="positions", together=PER_PROCESS)
     return objective.replace(kl=objective.kl.replace(estimator="clamped"), shaping=shaping)
+
+
+def conditioned(objective: Sorted, compat: Compat) -> Sorted:
+    """Quark with no price for unfinished answers, and padding in every mean."""
+    if compat == "none":
+        return objective
+    sorting = objective.sorting.replace(missing_eos=None)
+    return objective.replace(sorting=sorting, mean_over="positions")

@@ -8,11 +8,11 @@ imported only where something is computed. B is responses, R response tokens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alpacafarm_core.settings import Sampling, Training
+from alpacafarm_core.settings import Sampling, Scale, Training
 from alpacafarm_core.values import Value
 
 if TYPE_CHECKING:
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
     from alpacafarm_core.train.rl import Advantages, Average
     from alpacafarm_core.train.rollouts import Rollouts
+
+
+def leave_room(training: Training, sampling: Sampling, before: int = 0) -> None:
+    """Raises ValueError where the longest answer leaves no token for a prompt.
+
+    `before` are tokens that stand before every prompt.
+    """
+    if training.max_length <= sampling.max_tokens + before:
+        raise ValueError(
+            f"training.max_length {training.max_length} leaves no room for a prompt beside "
+            f"sampling.max_tokens {sampling.max_tokens}: raise the first or lower the second"
+        )
 
 
 class KLPenalty(Value):
@@ -76,11 +88,14 @@ class OnlineObjective(Value):
         default=Sampling(temperature=1.0, max_tokens=300), description="How rollouts are drawn"
     )
     training: Training = Field(
-        default=Training(
-            learning_rate=1e-5, adam_epsilon=1e-5, batch=256, schedule="linear", warmup=0.0125
-        ),
+        default=Training(learning_rate=1e-5, adam_epsilon=1e-5, schedule="constant", warmup=0.125),
         description="Optimiser; its epochs and batch are unused",
     )
+
+    @model_validator(mode="after")
+    def _with_room(self) -> Self:
+        leave_room(self.training, self.sampling)
+        return self
 
     @model_validator(mode="after")
     def _in_whole_groups(self) -> Self:
@@ -90,6 +105,27 @@ class OnlineObjective(Value):
                 f"sampling.n, {self.sampling.n}"
             )
         return self
+
+    @classmethod
+    def at(cls, scale: Scale, answers: int = 1, **own: Any) -> Self:
+        """The paper's settings, or the budget that all share on the world's tiny model.
+
+        `answers` is how many each prompt gets there, `own` what an objective has otherwise.
+        """
+        if scale == "paper":
+            return cls()
+        is_smoke = scale == "smoke"
+        budget = {
+            "steps": 3 if is_smoke else 20,
+            "rollouts": 16 if is_smoke else 64,
+            "minibatch": 8 if is_smoke else 32,
+            "inner_epochs": 2,
+            "sampling": Sampling(n=answers, temperature=1.0, max_tokens=24 if is_smoke else 72),
+            "training": Training(
+                learning_rate=2e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
+            ),
+        }
+        return cls(**(budget | own))
 
     @property
     def value_model(self) -> Critic | None:

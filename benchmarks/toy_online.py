@@ -62,7 +62,7 @@ def imitated(
 
     With reward tokens it answers behind the best one, after a first round behind none.
     """
-    tags = objective.quantiles if objective.is_tagged else 0
+    tags = objective.sorting.quantiles if objective.is_tagged else 0
     table = torch.cat([start] * (1 + tags), dim=1).requires_grad_()
     adam = torch.optim.Adam([table], lr=RATE)
     for number in range(max(1, steps // objective.gradient_steps)):
@@ -163,11 +163,11 @@ def _graded(answers: Answers, scores: Tensor, objective: ConditionedObjective) -
     """The best quantile of each world, or all answers behind the tokens of their quantiles."""
     found = list[int]()
     for some in scores.split(objective.rollouts):
-        if objective.scope == "pool":
-            found += quantiles(some.tolist(), objective.quantiles)
+        if objective.sorting.scope == "pool":
+            found += quantiles(some.tolist(), objective.sorting.quantiles)
         else:
             prompts = [place // objective.sampling.n for place in range(len(some))]
-            found += quantiles_within(some.tolist(), prompts, objective.quantiles)
+            found += quantiles_within(some.tolist(), prompts, objective.sorting.quantiles)
     tags = torch.tensor(found)
     if objective.is_tagged:
         return answers._replace(groups=answers.groups + GROUPS * (1 + tags))

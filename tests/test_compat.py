@@ -9,8 +9,9 @@ import torch
 
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.methods import METHODS
+from alpacafarm_core.methods.quark import QuarkObjective
 from alpacafarm_core.proximal import ProximalObjective, Shaping
-from alpacafarm_core.settings import Sampling
+from alpacafarm_core.settings import Fitting, Sampling
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.models import load_policy, save
 from alpacafarm_core.train.rollouts import imagined
@@ -51,8 +52,15 @@ def test_ppo_clamps_the_kl_forgives_endless_answers_and_counts_padding():
 
 def test_quark_forgives_endless_answers_and_counts_padding():
     asked = given("quark", "roll_out", compat="alpacafarm")
-    assert (asked.missing_eos, asked.mean_over) == (None, "positions")
-    assert given("quark", "roll_out") == METHODS["quark"]()
+    assert (asked.sorting.missing_eos, asked.mean_over) == (None, "positions")
+    assert given("quark", "roll_out") == QuarkObjective()
+
+
+@pytest.mark.parametrize("name", ["ppo", "quark", "grpo", "rloo", "reinforce_pp"])
+def test_how_the_reward_model_is_fitted_is_no_part_of_what_the_policy_is_trained_for(name):
+    other = Fitting(held_out=7)
+    assert given(name, "roll_out", fitting=other) == given(name, "roll_out")
+    assert given(name, "fit_reward", fitting=other) == other
 
 
 def test_best_of_n_and_expert_iteration_draw_from_a_nucleus():

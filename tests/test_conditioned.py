@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alpacafarm_core.conditioning import Sorting
 from alpacafarm_core.errors import ContractBroken
-from alpacafarm_core.methods.quark import Quark
+from alpacafarm_core.methods.quark import QuarkObjective
 from alpacafarm_core.settings import Sampling, Training
 from alpacafarm_core.train import conditioned
 from alpacafarm_core.train.batches import padded
@@ -25,7 +26,7 @@ from tests.test_training import EXACT
 from tests.tiny import demonstrations
 
 TRAINING = Training(learning_rate=3e-3, epochs=1, batch=8, max_length=256, schedule="constant")
-QUARK = Quark(
+QUARK = QuarkObjective(
     steps=3,
     rollouts=16,
     minibatch=4,
@@ -33,7 +34,7 @@ QUARK = Quark(
     sampling=Sampling(temperature=1.0, max_tokens=12),
     training=TRAINING.replace(warmup=0.0),
 )
-TOKENS = QUARK.replace(train_on="all", keep_pool=True)
+TOKENS = QUARK.replace(sorting=Sorting(train_on="all", keep_pool=True))
 EOS = 1
 
 
@@ -114,7 +115,8 @@ def test_an_unfinished_answer_counts_as_a_bad_one(tiny):
     tokenizer = load_policy(tiny, EXACT).tokenizer
     found = pool([0.9, 0.1, 0.2, 0.3])._replace(finished=torch.tensor([False, True, True, True]))
     assert chosen(found, tokenizer, QUARK)[0].plain == found.rows[3]
-    assert chosen(found, tokenizer, QUARK.replace(missing_eos=None))[0].plain == found.rows[0]
+    free = QUARK.replace(sorting=Sorting(missing_eos=None))
+    assert chosen(found, tokenizer, free)[0].plain == found.rows[0]
 
 
 def gradients(course: conditioned.Course, taught: list[Taught]) -> dict[str, torch.Tensor]:
@@ -174,7 +176,7 @@ def test_a_stopped_loop_ends_as_if_it_had_not_been(
     assert untimed(run("stopped")) == untimed(whole)
     assert same_weights(tmp_path / "whole", tmp_path / "stopped")
     learned = [one["learned"] for one in whole["steps"]]
-    assert learned == ([16, 32, 48] if objective.keep_pool else [4, 4, 4])
+    assert learned == ([16, 32, 48] if objective.sorting.keep_pool else [4, 4, 4])
 
 
 def test_it_ends_where_the_policy_leaves_its_reference(tiny, scorer, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.ppo import PPO
+from alpacafarm_core.methods.quark import Quark
 from alpacafarm_core.setup import Setup
 from flows.options import dotted, settled
 from flows.printing import show_rows
@@ -110,3 +111,13 @@ def test_brackets_and_colons_in_data_are_printed_as_they_stand(capsys):
 def test_a_wrong_flag_is_named_with_the_mend(words, complaint):
     with pytest.raises(BadInput, match=complaint.replace("?", r"\?")):
         settled(DPO(), dotted(words, ("method",))["method"], "method")
+
+
+def test_settings_that_do_not_go_together_are_refused_in_one_line_without_all_the_others():
+    words = ["--method.objective.rollouts", "3"]
+    with pytest.raises(BadInput) as refused:
+        settled(Quark.at("small"), dotted(words, ("method",))["method"], "method")
+    assert str(refused.value) == (
+        "method.objective: rollouts 3 cannot be cut into 4 quantiles: raise rollouts or lower "
+        "sorting.quantiles"
+    )

@@ -296,7 +296,8 @@ def test_the_critic_starts_at_zero_and_old_logprobs_are_the_trainers(tiny, score
 
 def test_prompts_that_leave_no_room_are_left_out_of_ppo(tiny, scorer, tmp_path):
     tight = PPO.replace(training=PPO.training.replace(max_length=13))
-    with pytest.raises(TrainingFailed, match="raise max_length"):
+    complaint = "none of 16 prompts fits in the 1 tokens .* raise max_length"
+    with pytest.raises(BadInput, match=complaint):
         online.roll_out((tiny, scorer, None), tmp_path / "out", demonstrations(), tight, EXACT)
 
 

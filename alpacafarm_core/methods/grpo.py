@@ -119,20 +119,8 @@ class GRPO(Method):
         """The paper's settings, or those of the built-in world's tiny model: PPO's budget."""
         if scale == "paper":
             return cls()
-        is_smoke = scale == "smoke"
-        objective = GroupObjective(
-            steps=3 if is_smoke else 20,
-            rollouts=16 if is_smoke else 64,
-            minibatch=8 if is_smoke else 32,
-            inner_epochs=2,
-            shaping=Scoring(),
-            sampling=Sampling(
-                n=4 if is_smoke else 8, temperature=1.0, max_tokens=24 if is_smoke else 72
-            ),
-            training=Training(
-                learning_rate=2e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
-            ),
-        )
+        answers = 4 if scale == "smoke" else 8
+        objective = GroupObjective.at(scale, answers, shaping=Scoring())
         return cls(fitting=Fitting.at(scale), objective=objective)
 
     def optimise(self, farm: Farm, start: Start) -> Policy:

@@ -18,7 +18,7 @@ from alpacafarm_core.compat import Compat, proximal
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective
-from alpacafarm_core.settings import Fitting, Sampling, Scale, Training
+from alpacafarm_core.settings import Fitting, Scale
 from alpacafarm_core.weights import Policy
 
 
@@ -31,6 +31,12 @@ class PPO(Method):
         "objective.kl.coef": "AlpacaFarm, simulated preferences",
         "objective.kl.estimator": "Schulman 2020; AlpacaFarm clamps at 0",
         "objective.kl.limit": "ours: a run beyond it is lost",
+        **dict.fromkeys(
+            ("objective.training.schedule", "objective.training.warmup"),
+            "AlpacaFarm's first 40 of 390 steps, in which the rate falls by a tenth",
+        ),
+        "objective.training.epochs": "unused",
+        "objective.training.batch": "unused",
         "objective.shaping.missing_eos": "AlpacaFarm's penalty, there off",
         "objective.shaping.importance_cap": "ours: off",
         "objective.shaping.over": "ours: AlpacaFarm's means have padding in them",
@@ -50,16 +56,7 @@ class PPO(Method):
         """AlpacaFarm's settings, or those of the built-in world's tiny model."""
         if scale == "paper":
             return cls()
-        objective = ProximalObjective(
-            steps=3 if scale == "smoke" else 20,
-            rollouts=16 if scale == "smoke" else 64,
-            minibatch=8 if scale == "smoke" else 32,
-            kl=KLPenalty(coef=0.1),
-            sampling=Sampling(temperature=1.0, max_tokens=24 if scale == "smoke" else 72),
-            training=Training(
-                learning_rate=2e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
-            ),
-        )
+        objective = ProximalObjective.at(scale, kl=KLPenalty(coef=0.1))
         return cls(fitting=Fitting.at(scale), objective=objective)
 
     def optimise(self, farm: Farm, start: Start) -> Policy:

@@ -2,8 +2,9 @@
 2205.13636), as AlpacaFarm runs it (section 3).
 
 By default, as there, only the best quarter of each step's answers is learned, without a token, and
-the pool is cleared at every step. With `train_on=all` every answer is learned behind a token that
-says which quantile it fell into, and the policy then answers behind the token of the best.
+the pool is cleared at every step. With `objective.sorting.train_on=all` every answer is learned
+behind a token that says which quantile it fell into, and the policy then answers behind the token
+of the best.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from alpacafarm_core.compat import Compat
+from alpacafarm_core.compat import Compat, conditioned
 from alpacafarm_core.conditioning import ConditionedLogps, ConditionedObjective
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
@@ -24,29 +25,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Quark(ConditionedObjective, Method):
+class QuarkObjective(ConditionedObjective):
+    """Likelihood and entropy of what is learned, and the price of leaving the reference."""
+
+    def loss(self, batch: ConditionedLogps) -> Tensor:
+        """Likelihood, KL and entropy of each response token, [B, R]."""
+        return quark_loss(batch, self.kl_coef, self.entropy_coef)
+
+
+class Quark(Method):
     """Answer, sort by reward, imitate the best, near the policy one began with."""
 
     sources: ClassVar[Mapping[str, str]] = {
         "fitting": "AlpacaFarm's reward model",
-        "steps": "AlpacaFarm: ten passes over its prompts",
-        "kl_coef": "AlpacaFarm's script; 0.2 in its code",
-        "kl_limit": "ours: a run beyond it is lost",
-        "missing_eos": "ours: AlpacaFarm's penalty of PPO, off in its Quark",
-        "mean_over": "ours: AlpacaFarm averages over padding too",
+        "objective": "AlpacaFarm",
+        "objective.steps": "AlpacaFarm: ten passes over its prompts",
+        "objective.sorting.scope": "both authors' codes",
+        "objective.sorting.missing_eos": "ours: AlpacaFarm's penalty of PPO, off in its Quark",
+        "objective.kl_coef": "AlpacaFarm's script; 0.2 in its code",
+        "objective.kl_limit": "ours: a run beyond it is lost",
+        "objective.mean_over": "ours: AlpacaFarm averages over padding too",
+        "objective.training.warmup": "AlpacaFarm: 5 of its 390 steps",
+        "objective.training.epochs": "unused",
+        "objective.training.batch": "unused",
         "compat": "ours: off",
-        "scope": "both authors' codes",
-        **dict.fromkeys(
-            (
-                *("rollouts", "minibatch", "gradient_steps", "quantiles", "train_on", "keep_pool"),
-                *("entropy_coef", "sampling", "training"),
-            ),
-            "AlpacaFarm",
-        ),
     }
 
     name: Literal["quark"] = "quark"
     fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
+    objective: QuarkObjective = Field(
+        default=QuarkObjective(), description="Rollouts, quantiles and KL penalty"
+    )
     compat: Compat = Field(default="none", description="AlpacaFarm's own choices where they differ")
 
     @classmethod
@@ -55,8 +64,7 @@ class Quark(ConditionedObjective, Method):
         if scale == "paper":
             return cls()
         is_smoke = scale == "smoke"
-        return cls(
-            fitting=Fitting.at(scale),
+        objective = QuarkObjective(
             steps=3 if is_smoke else 42,
             rollouts=32 if is_smoke else 128,
             minibatch=8 if is_smoke else 32,
@@ -66,22 +74,14 @@ class Quark(ConditionedObjective, Method):
                 learning_rate=2e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
             ),
         )
+        return cls(fitting=Fitting.at(scale), objective=objective)
 
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model; sample, sort and learn; answer behind the best token, if any."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        policy = farm.roll_out(start.policy, reward, start.instructions, self.chosen())
-        return policy.replace(decode=Tagged()) if self.is_tagged else policy
-
-    def chosen(self) -> Self:
-        """These settings, or AlpacaFarm's choices: no price for what never ends, padded means."""
-        if self.compat == "none":
-            return self
-        return self.replace(missing_eos=None, mean_over="positions")
-
-    def loss(self, batch: ConditionedLogps) -> Tensor:
-        """Likelihood, KL and entropy of each response token, [B, R]."""
-        return quark_loss(batch, self.kl_coef, self.entropy_coef)
+        objective = conditioned(self.objective, self.compat)
+        policy = farm.roll_out(start.policy, reward, start.instructions, objective)
+        return policy.replace(decode=Tagged()) if objective.is_tagged else policy
 
 
 def quark_loss(logps: ConditionedLogps, kl_coef: float, entropy_coef: float) -> Tensor:

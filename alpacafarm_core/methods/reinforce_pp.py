@@ -17,7 +17,7 @@ from pydantic import Field
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, OnlineObjective, Scoring
-from alpacafarm_core.settings import Fitting, Sampling, Scale, Training
+from alpacafarm_core.settings import Fitting, Scale, Training
 from alpacafarm_core.weights import Policy
 
 if TYPE_CHECKING:
@@ -88,19 +88,7 @@ class ReinforcePP(Method):
         """OpenRLHF's settings, or those of the built-in world's tiny model: PPO's budget."""
         if scale == "paper":
             return cls()
-        is_smoke = scale == "smoke"
-        objective = BatchObjective(
-            steps=3 if is_smoke else 20,
-            rollouts=16 if is_smoke else 64,
-            minibatch=8 if is_smoke else 32,
-            inner_epochs=2,
-            kl=KLPenalty(coef=0.1),
-            shaping=Scoring(),
-            sampling=Sampling(temperature=1.0, max_tokens=24 if is_smoke else 72),
-            training=Training(
-                learning_rate=2e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
-            ),
-        )
+        objective = BatchObjective.at(scale, kl=KLPenalty(coef=0.1), shaping=Scoring())
         return cls(fitting=Fitting.at(scale), objective=objective)
 
     def optimise(self, farm: Farm, start: Start) -> Policy:

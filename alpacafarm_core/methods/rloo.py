@@ -110,18 +110,10 @@ class RLOO(Method):
         """The paper's settings, or those of the built-in world's tiny model: PPO's budget."""
         if scale == "paper":
             return cls()
-        is_smoke = scale == "smoke"
-        objective = LeaveOneOutObjective(
-            steps=3 if is_smoke else 20,
-            rollouts=16 if is_smoke else 64,
-            minibatch=4 if is_smoke else 16,  # as many gradient steps as PPO's, each answer once
-            kl=KLPenalty(coef=0.1),
-            shaping=Scoring(),
-            sampling=Sampling(n=4, temperature=1.0, max_tokens=24 if is_smoke else 72),
-            training=Training(
-                learning_rate=2e-4, schedule="linear", adam_epsilon=1e-5, max_length=256
-            ),
-        )
+        # As many gradient steps as PPO's, each answer once.
+        steps = {"minibatch": 4 if scale == "smoke" else 16, "inner_epochs": 1}
+        own = {"kl": KLPenalty(coef=0.1), "shaping": Scoring(), **steps}
+        objective = LeaveOneOutObjective.at(scale, answers=4, **own)
         return cls(fitting=Fitting.at(scale), objective=objective)
 
     def optimise(self, farm: Farm, start: Start) -> Policy:

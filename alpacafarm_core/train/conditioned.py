@@ -83,8 +83,8 @@ def roll_out(
 
     `models` are the folders of the start, the reward model and the reference (None: the start).
     Returns prompts used and left out as too long, and `steps`, the figures of each step. Goes on
-    from a checkpoint beside `out`. Raises TrainingFailed when no prompt is short enough or a
-    contract is broken, BadInput when the checkpoint is of something else.
+    from a checkpoint beside `out`. Raises TrainingFailed when a contract is broken, BadInput when
+    no prompt is short enough or the checkpoint is of something else.
     """
     with together(machine), torch.random.fork_rng():
         torch.manual_seed(objective.training.seed)
@@ -117,7 +117,7 @@ def enrol(
         raise BadInput(f"{start} and {reward} have different tokenizers; fit the reward on {start}")
     fits(policy, start, objective.training.max_length)
     if objective.is_tagged:
-        grow(policy, objective.quantiles, objective.training.seed)
+        grow(policy, objective.sorting.quantiles, objective.training.seed)
     sampler = _sampler(start, policy, objective, machine)
     take_up(policy.model, objective.training)
     policy.model.eval()
@@ -160,10 +160,11 @@ def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Pool:
 
 def graded(pool: Pool, objective: ConditionedObjective) -> list[int]:
     """The quantile of each response of a pool, 0 being the best."""
-    found = rl.finished_scores(pool.scores, pool.finished, objective.missing_eos).tolist()
-    if objective.scope == "pool":
-        return quantiles(found, objective.quantiles)
-    return quantiles_within(found, [tuple(row.prompt) for row in pool.rows], objective.quantiles)
+    found = rl.finished_scores(pool.scores, pool.finished, objective.sorting.missing_eos).tolist()
+    if objective.sorting.scope == "pool":
+        return quantiles(found, objective.sorting.quantiles)
+    prompts = [tuple(row.prompt) for row in pool.rows]
+    return quantiles_within(found, prompts, objective.sorting.quantiles)
 
 
 def chosen(pool: Pool, tokenizer: Any, objective: ConditionedObjective) -> list[Taught]:
@@ -214,12 +215,12 @@ def _run(
         if at < begun.step:
             continue
         fresh = experience(course, [prompt for prompt in some for _ in range(times)], at)
-        pool = joined([pool, fresh]) if objective.keep_pool else fresh
+        pool = joined([pool, fresh]) if objective.sorting.keep_pool else fresh
         figures = _described(fresh) | _improve(course, pool, at)
         finite(figures, at, objective.steps)
         near(figures["kl"], objective.kl_limit, at)
         book.note(at, objective.steps, figures)
-        kept = held(pool) if objective.keep_pool else {}
+        kept = held(pool) if objective.sorting.keep_pool else {}
         state, is_last = State(at + 1, book.history, tensors=kept), at + 1 == objective.steps
         checkpoints.save(engine, state, is_last)
     return book.history

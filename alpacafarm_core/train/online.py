@@ -75,8 +75,8 @@ def roll_out(
 
     `models` are the folders of the start, the reward model and the reference (None: the start).
     Returns prompts used and left out as too long, and `steps`, the figures of each step. Goes on
-    from a checkpoint beside `out`. Raises TrainingFailed when no prompt is short enough or a
-    contract is broken, BadInput when the checkpoint is of something else.
+    from a checkpoint beside `out`. Raises TrainingFailed when a contract is broken, BadInput when
+    no prompt is short enough or the checkpoint is of something else.
     """
     with together(machine), torch.random.fork_rng():
         torch.manual_seed(objective.training.seed)

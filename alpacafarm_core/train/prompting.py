@@ -7,21 +7,23 @@ from typing import Any
 import polars as pl
 import torch
 
-from alpacafarm_core.errors import TrainingFailed
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.train.tokens import prompt_ids, prompt_texts
 
 log = logging.getLogger("alpacafarm.training")
 
 
 def that_fit(instructions: pl.DataFrame, tokenizer: Any, room: int) -> list[list[int]]:
-    """Ids of the prompts of at most `room` tokens; raises TrainingFailed where there is none."""
+    """Ids of the prompts of at most `room` tokens; raises BadInput where there is none."""
     every = prompt_ids(tokenizer, prompt_texts(instructions, tokenizer))
     kept = [prompt for prompt in every if len(prompt) <= room]
     if len(kept) < len(every):
         log.warning("%d of %d prompts left out: too_long", len(every) - len(kept), len(every))
     if not kept:
-        raise TrainingFailed(
-            f"no prompt has at most {room} tokens (max_length less max_tokens); raise max_length"
+        raise BadInput(
+            f"none of {len(every)} prompts fits in the {room} tokens that training.max_length "
+            f"leaves beside sampling.max_tokens; the shortest has {min(map(len, every), default=0)}"
+            ": raise max_length"
         )
     return kept
 

@@ -1,6 +1,13 @@
 """PPO."""
 
+import pytest
+from pydantic import ValidationError
+
+from alpacafarm_core.methods import METHODS
+from alpacafarm_core.train.descent import rate
 from tests.methods import defaults_of, steps_of
+
+FIRST = "AlpacaFarm's first 40 of 390 steps, in which the rate falls by a tenth"
 
 
 def test_its_steps():
@@ -42,9 +49,26 @@ def test_its_defaults_are_the_papers():
         "objective.sampling.top_p": (1.0, "AlpacaFarm"),
         "objective.sampling.max_tokens": (300, "AlpacaFarm"),
         "objective.training.learning_rate": (1e-05, "AlpacaFarm"),
-        "objective.training.epochs": (3, "AlpacaFarm"),
-        "objective.training.batch": (256, "AlpacaFarm"),
-        "objective.training.schedule": ("linear", "AlpacaFarm"),
-        "objective.training.warmup": (0.0125, "AlpacaFarm"),
+        "objective.training.epochs": (3, "unused"),
+        "objective.training.batch": (128, "unused"),
+        "objective.training.schedule": ("constant", FIRST),
+        "objective.training.warmup": (0.125, FIRST),
         "objective.training.adam_epsilon": (1e-05, "AlpacaFarm"),
     }
+
+
+def test_its_rates_are_those_of_the_first_40_of_alpacafarms_390_steps_but_for_a_tenth():
+    objective = METHODS["ppo"]().objective
+    long = objective.training.replace(schedule="linear", warmup=5 / 390)
+    for step in range(40):
+        theirs = rate(long, step, 390)
+        assert theirs <= rate(objective.training, step, objective.steps) <= theirs / 0.9
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "rloo", "reinforce_pp", "quark"])
+def test_answers_that_leave_no_room_for_a_prompt_are_refused_by_both_settings_names(name):
+    objective = METHODS[name]().objective
+    complaint = "training.max_length 512 leaves no room for a prompt beside sampling.max_tokens 512"
+    with pytest.raises(ValidationError, match=complaint):
+        objective.replace(sampling=objective.sampling.replace(max_tokens=512))
+    assert objective.replace(sampling=objective.sampling.replace(max_tokens=511))

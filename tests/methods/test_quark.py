@@ -7,9 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from alpacafarm_core.conditioning import ConditionedLogps
+from alpacafarm_core.conditioning import ConditionedLogps, Sorting
 from alpacafarm_core.methods import METHODS
-from alpacafarm_core.methods.quark import quark_loss
+from alpacafarm_core.methods.quark import QuarkObjective, quark_loss
+from alpacafarm_core.proximal import ProximalObjective
 from alpacafarm_core.quantiles import quantiles, quantiles_within
 from alpacafarm_core.settings import Lora, Sampling, Training
 from alpacafarm_core.weights import Plain, Tagged
@@ -32,45 +33,55 @@ def test_its_steps():
 
 
 def test_only_a_policy_with_reward_tokens_answers_behind_the_best_one():
-    quark = METHODS["quark"]
-    assert quark().optimise(PaperFarm(), START).decode == Plain()
-    assert quark(train_on="all").optimise(PaperFarm(), START).decode == Tagged(tag=0)
+    assert METHODS["quark"]().optimise(PaperFarm(), START).decode == Plain()
+    tagged = METHODS["quark"](objective=QuarkObjective(sorting=Sorting(train_on="all")))
+    assert tagged.optimise(PaperFarm(), START).decode == Tagged(tag=0)
 
 
 def test_its_defaults_are_alpacafarms():
     found = {where: value for where, (value, _) in defaults_of("quark").items()}
     expected = {
-        "steps": 390,
-        "rollouts": 512,
-        "minibatch": 256,
-        "gradient_steps": 1,
-        "quantiles": 4,
-        "train_on": "best",
-        "scope": "pool",
-        "keep_pool": False,
-        "kl_coef": 0.05,
-        "entropy_coef": 0.0,
-        "missing_eos": -1.0,
-        "mean_over": "tokens",
-        "sampling.temperature": 1.0,
-        "sampling.max_tokens": 300,
-        "training.learning_rate": 3e-6,
-        "training.schedule": "linear",
-        "training.adam_epsilon": 1e-5,
+        "objective.steps": 390,
+        "objective.rollouts": 512,
+        "objective.minibatch": 256,
+        "objective.gradient_steps": 1,
+        "objective.sorting.quantiles": 4,
+        "objective.sorting.train_on": "best",
+        "objective.sorting.scope": "pool",
+        "objective.sorting.keep_pool": False,
+        "objective.sorting.missing_eos": -1.0,
+        "objective.kl_coef": 0.05,
+        "objective.entropy_coef": 0.0,
+        "objective.mean_over": "tokens",
+        "objective.sampling.temperature": 1.0,
+        "objective.sampling.max_tokens": 300,
+        "objective.training.learning_rate": 3e-6,
+        "objective.training.schedule": "linear",
+        "objective.training.adam_epsilon": 1e-5,
     }
     assert expected.items() <= found.items()
     assert all(source for _, source in defaults_of("quark").values())
 
 
 def test_its_warm_up_is_five_steps():
-    method = METHODS["quark"]()
-    assert math.ceil(method.training.warmup * method.steps) == 5
+    objective = METHODS["quark"]().objective
+    assert math.ceil(objective.training.warmup * objective.steps) == 5
+
+
+@pytest.mark.parametrize("unused", ["epochs", "batch"])
+def test_settings_that_its_loop_does_not_read_say_so(unused):
+    assert defaults_of("quark")[f"objective.training.{unused}"][1] == "unused"
+
+
+@pytest.mark.parametrize("kind", [QuarkObjective, Sorting, ProximalObjective])
+def test_no_settings_have_more_than_twelve_fields(kind):
+    assert len(kind.model_fields) <= 12
 
 
 def test_at_equal_budget_it_takes_about_as_many_optimiser_steps_as_a_pass_over_the_pairs():
-    small = METHODS["quark"].at("small")
+    small = METHODS["quark"].at("small").objective
     assert small.steps * small.gradient_steps == 126
-    assert small.rollouts // small.quantiles == small.minibatch == 32
+    assert small.rollouts // small.sorting.quantiles == small.minibatch == 32
 
 
 def test_quantiles_are_equal_and_the_worst_takes_what_is_left():
@@ -112,14 +123,18 @@ def test_without_prices_quark_is_the_cross_entropy():
     ("settings", "complaint"),
     [
         ({"rollouts": 3}, "rollouts 3 cannot be cut into 4 quantiles"),
-        ({"scope": "prompt"}, "sampling.n 1 cannot be cut into 4 quantiles"),
-        ({"sampling": Sampling(n=3)}, "rollouts 512 are no multiple of sampling.n 3"),
+        ({"sorting": Sorting(scope="prompt")}, "sampling.n 1 cannot be cut into 4 quantiles"),
+        ({"sampling": Sampling(n=3)}, "make them a multiple of sampling.n, 3"),
         (
-            {"train_on": "all", "training": Training(lora=Lora())},
+            {"sorting": Sorting(train_on="all"), "training": Training(lora=Lora())},
             "reward tokens are learned with all weights",
+        ),
+        (
+            {"sorting": Sorting(train_on="all"), "training": Training(max_length=301)},
+            "training.max_length 301 leaves no room",
         ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, complaint):
     with pytest.raises(ValidationError, match=complaint):
-        METHODS["quark"](**settings)
+        QuarkObjective(**settings)
