@@ -16,6 +16,7 @@ from alpacafarm_core.ledger import digest
 from alpacafarm_core.select import PROMPT
 from alpacafarm_core.settings import Pairing, Ranking, Rejection, Winning
 
+PAIR = [*PROMPT, "output_1", "output_2"]
 KNOWN = {
     "annotator": pl.lit("ranked"),
     "preference": pl.lit(1.0),
@@ -51,10 +52,10 @@ def ranked(scored: pl.DataFrame, ranking: Ranking) -> pl.DataFrame:
     """The answers in the places that the ranking names, a pair for each prompt and rejected place.
 
     Places count distinct answers, best first. Prompts that have not that many, and pairs with equal
-    numbers, are left out; raises BadInput when none is left.
+    numbers, are left out. Where two places are one answer's, as the third of three is the last,
+    their pair counts once. Raises BadInput when none is left.
     """
-    placed = _placed(scored)
-    rows = pl.concat([_in_places(placed, ranking, loser) for loser in ranking.losers])
+    rows = _in_all_places(scored, ranking).unique(PAIR, keep="first", maintain_order=True)
     if rows.is_empty():
         raise BadInput(
             f"no prompt of {scored.select(PROMPT).n_unique()} has answers in the places "
@@ -63,20 +64,28 @@ def ranked(scored: pl.DataFrame, ranking: Ranking) -> pl.DataFrame:
     return rows
 
 
+def repeated(rows: pl.DataFrame, ranking: Pairing) -> int:
+    """How many pairs are left out because they were there already, in another place."""
+    if not isinstance(ranking, Ranking) or len(ranking.losers) == 1:
+        return 0
+    pairs = _in_all_places(rows, ranking)
+    return pairs.height - pairs.n_unique(PAIR)
+
+
 def sampled(scored: pl.DataFrame, rejection: Rejection) -> pl.DataFrame:
     """Pairs of the answers that rejection sampling accepts, the first two, the next two and so on.
 
-    The order is that of a hash, so that no answer has an advantage. Raises BadInput when no pair
-    has a gap.
+    Each prompt's answers are tried in an order drawn for it, so that no text has an advantage and
+    copies do not stand together. Raises BadInput when no pair has a gap.
     """
-    rows = scored.with_columns(hashed=_hashed()).sort(
-        pl.col("hashed"), pl.col("sample_index"), maintain_order=True
-    )
+    rows = scored if rejection.copies else _distinct(scored)
+    order = pl.col("number").sort_by("sample_index", "output")
     numbered = rows.with_row_index("number").group_by(PROMPT, maintain_order=True)
     pairs: list[tuple[int, int]] = []
-    for prompt, some in numbered.agg("number", "score").rows_by_key(PROMPT, unique=True).items():
-        numbers, scores = some
+    for prompt, (drawn,) in numbered.agg(order).rows_by_key(PROMPT, unique=True).items():
         coins = Random(digest(rejection.seed, *prompt))
+        numbers = coins.sample(drawn, len(drawn))
+        scores = rows["score"].gather(numbers).to_list()
         kept = [numbers[at] for at in accepted(scores, rejection, coins)]
         pairs += zip(kept[::2], kept[1::2], strict=False)
     return _of_numbers(rows, pairs)
@@ -154,6 +163,12 @@ def probable(comparisons: pl.DataFrame, winning: Winning) -> pl.DataFrame:
     return rows.with_columns(beats=beats).with_columns(win=pl.col("beats").mean().over(prompt))
 
 
+def _in_all_places(scored: pl.DataFrame, ranking: Ranking) -> pl.DataFrame:
+    """Pairs of the chosen place over each rejected place in turn."""
+    placed = _placed(scored)
+    return pl.concat([_in_places(placed, ranking, loser) for loser in ranking.losers])
+
+
 def _in_places(placed: pl.DataFrame, ranking: Ranking, loser: int) -> pl.DataFrame:
     """Pairs of the chosen place over one rejected place; possibly none."""
     rows = _over(at_place(placed, ranking.chosen), at_place(placed, loser))
@@ -229,6 +244,12 @@ def _placed(scored: pl.DataFrame) -> pl.DataFrame:
         count=pl.len().over(PROMPT).cast(pl.Int64),
         first=pl.col("at").min().over(PROMPT),
     ).sort("first", "place", maintain_order=True)
+
+
+def _distinct(scored: pl.DataFrame) -> pl.DataFrame:
+    """Of equal answers to a prompt the first that was drawn."""
+    rows = scored.sort("sample_index", maintain_order=True)
+    return rows.unique([*PROMPT, "output"], keep="first", maintain_order=True)
 
 
 def _hashed() -> pl.Expr:

@@ -1,11 +1,22 @@
 """Best-of-n: which of n answers, how far it is from the policy, and what it earns. Pure."""
 
 from collections.abc import Sequence
-from math import comb, log
+from math import comb, isfinite, log
+
+from alpacafarm_core.errors import TrainingFailed
 
 
 def best(scores: Sequence[float]) -> int:
-    """Index of the highest score; the first of equals."""
+    """Index of the highest score; the first of equals.
+
+    Raises TrainingFailed where a score is no finite number.
+    """
+    for number, score in enumerate(scores):
+        if not isfinite(score):
+            raise TrainingFailed(
+                f"answer {number} of {len(scores)} has the score {score}, which is no finite "
+                "number; fit the reward model again at a lower learning rate"
+            )
     return max(range(len(scores)), key=lambda i: (scores[i], -i))
 
 

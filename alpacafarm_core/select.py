@@ -1,11 +1,11 @@
 """Selection: which rows are worth imitating or comparing. Frames in, frames out, no models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
 from alpacafarm_core.artifacts import Demonstrations, Graded, Preferences
-from alpacafarm_core.errors import BadInput
+from alpacafarm_core.errors import BadInput, TrainingFailed
 from alpacafarm_core.settings import Rule
 
 PROMPT = ["instruction", "input"]
@@ -27,6 +27,20 @@ def select(rows: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     return kept.select(list(Demonstrations.columns))
 
 
+def finite(scored: Iterable[pl.DataFrame], judge: str) -> Iterator[pl.DataFrame]:
+    """The same rows, part by part; raises TrainingFailed where a score is no finite number."""
+    before = 0
+    for rows in scored:
+        wrong = rows["score"].is_finite().not_().fill_null(True).arg_true()
+        if not wrong.is_empty():
+            raise TrainingFailed(
+                f"row {before + wrong[0]}: {judge} gives the score {rows['score'][wrong[0]]}, no "
+                "finite number; fit it again at a lower learning rate, or take another judge"
+            )
+        yield rows
+        before += rows.height
+
+
 def graded(pairs: pl.DataFrame) -> pl.DataFrame:
     """Both answers of each decided pair, the preferred ones with tag 0, the others with tag 1.
 
@@ -44,18 +58,19 @@ def graded(pairs: pl.DataFrame) -> pl.DataFrame:
 def shared(prompts: pl.DataFrame, number: int, of: int) -> pl.DataFrame:
     """Every `of`-th prompt from the `number`-th on; 1 to `of` have all prompts and none in common.
 
-    A prompt that stands in the table twice stays whole. Raises BadInput where none is left.
+    A prompt that stands in the table twice stays whole. Raises BadInput where some would be empty.
     """
     if not 1 <= number <= of:
         raise BadInput(f"there is no share {number} of {of}; count from 1 to {of}")
+    different = prompts.n_unique(PROMPT)
+    if of > different:
+        raise BadInput(
+            f"{of} shares of {different} different prompts leave some without any; ask for at most "
+            f"{different} rounds or parts, or give more prompts"
+        )
     rows = prompts.with_row_index("at")
     prompt = pl.col("at").first().over(PROMPT).rank("dense") - 1
-    kept = rows.filter(prompt % of == number - 1).drop("at")
-    if kept.is_empty():
-        raise BadInput(
-            f"share {number} of {of} of {prompts.height} prompts is empty; give more prompts"
-        )
-    return kept
+    return rows.filter(prompt % of == number - 1).drop("at")
 
 
 def chosen(pairs: pl.DataFrame) -> pl.DataFrame:

@@ -22,6 +22,19 @@ class Sampling(Value):
     max_tokens: int = Field(default=300, ge=1, description="Longest answer, in tokens")
     seed: int = Field(default=0, ge=0, description="Seed of every draw")
 
+    def must_differ(self, least: int) -> None:
+        """Raise ValueError, naming the field and the mend, without `least` chances to differ."""
+        if self.n < least:
+            raise ValueError(
+                f"sampling.n {self.n} gives too few answers to rank; raise sampling.n to {least} "
+                "or more"
+            )
+        if self.temperature == 0:
+            raise ValueError(
+                f"sampling.temperature 0 makes all sampling.n {self.n} answers the same; raise "
+                "sampling.temperature"
+            )
+
 
 class Lora(Value):
     """Low-rank adaptation (Hu et al. 2021): W + alpha / rank * B A, in which only A and B learn."""
@@ -29,7 +42,7 @@ class Lora(Value):
     rank: int = Field(default=16, ge=1, description="Rows of A, columns of B")
     alpha: float = Field(default=32, gt=0, description="Scale of the change, times the rank")
     targets: tuple[str, ...] = Field(
-        default=(), description="How the names of adapted layers end; none is all linear ones"
+        default=(), description="Endings of adapted layers' names; none: all linear"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of A's inputs left out")
 
@@ -65,7 +78,10 @@ BUDGET = Training(learning_rate=2e-4, epochs=1, batch=32, max_length=256)
 class Fitting(Value):
     """How a reward model is fitted: Bradley-Terry on the last response token."""
 
-    training: Training = Training(learning_rate=3e-6, epochs=1, batch=16)
+    training: Training = Field(
+        default=Training(learning_rate=3e-6, epochs=1, batch=16),
+        description="Optimiser of the reward model",
+    )
     held_out: int = Field(default=500, ge=0, description="Pairs kept for accuracy")
     seed: int = Field(default=42, ge=0, description="Seed of the held-out split")
     above_length: bool = Field(default=True, description="Must beat preferring the longer one")
@@ -91,7 +107,7 @@ class Looking(Value):
     """Which responses of a table a policy looks at."""
 
     responses: Literal["given", "mismatched"] = Field(
-        default="given", description="Its own, or the chosen ones of other prompts"
+        default="given", description="Its own, or those chosen for other prompts"
     )
     max_length: int = Field(default=512, ge=8, description="Tokens of prompt and response")
 
@@ -101,7 +117,7 @@ class Ranking(Value):
 
     chosen: int = Field(default=1, description="Place of the chosen answer")
     rejected: int | tuple[int, ...] = Field(
-        default=-1, description="Place of the rejected answer; several make several pairs"
+        default=-1, description="Place of the rejected; several make several pairs"
     )
     gold: int | None = Field(default=None, description="Place of an answer to imitate")
 
@@ -109,6 +125,12 @@ class Ranking(Value):
     def losers(self) -> tuple[int, ...]:
         """Every place of a rejected answer."""
         return (self.rejected,) if isinstance(self.rejected, int) else self.rejected
+
+    @property
+    def least(self) -> int:
+        """So many different answers of a prompt are in places that are all different."""
+        places = [self.chosen, *self.losers, self.gold or self.chosen]
+        return max(0, *places) + max(0, *(-place for place in places))
 
     @model_validator(mode="after")
     def _on_the_list(self) -> Self:
@@ -123,6 +145,7 @@ class Rejection(Value):
 
     keep: int = Field(default=8, ge=2, description="Answers accepted per prompt")
     beta: float = Field(default=0.5, gt=0, description="Reward that costs a factor e")
+    copies: bool = Field(default=True, description="Copies of an answer count too")
     seed: int = Field(default=0, ge=0, description="Seed of accepting")
 
 

@@ -9,6 +9,7 @@ from alpacafarm_core import parts
 from alpacafarm_core.artifacts import Candidates, Scores
 from alpacafarm_core.farm import Judge
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.select import finite
 from alpacafarm_core.settings import Truth
 from alpacafarm_core.store import Made
 from alpacafarm_core.weights import Implicit
@@ -26,10 +27,11 @@ def score(candidates: Candidates, judge: Judge) -> Made:
     if isinstance(judge, Implicit):
         both = (store().weights(judge.policy), store().weights(judge.reference))
         name = f"implicit {judge.policy.folder} {judge.reference.folder}"
-        return Made(written("train.implicit:write", [(both, file, part, name) for part in some]))
+        found = written("train.implicit:write", [(both, file, part, name) for part in some])
+        return Made(finite(found, name))
     folder = store().weights(judge)
     calls = [(folder, file, part, judge.folder) for part in some]
-    return Made(written("scoring:write", calls))
+    return Made(finite(written("scoring:write", calls), judge.folder))
 
 
 def _true(file: Path, rows: int) -> Iterator[pl.DataFrame]:

@@ -13,7 +13,7 @@ from alpacafarm_core.artifacts import (
     Ranked,
     Scores,
 )
-from alpacafarm_core.pairs import paired
+from alpacafarm_core.pairs import paired, repeated
 from alpacafarm_core.settings import Pairing, Rule
 from alpacafarm_core.store import Made
 from tasks.stage import stage, store
@@ -44,9 +44,11 @@ def grade(preferences: Preferences) -> pl.DataFrame:
 
 
 @stage(Ranked, version=1)
-def rank(scored: Scores | Comparisons, ranking: Pairing) -> pl.DataFrame:
-    """Pairs of answers to one prompt, by their numbers."""
-    return paired(store().read(scored), ranking)
+def rank(scored: Scores | Comparisons, ranking: Pairing) -> Made:
+    """Pairs of answers to one prompt, by their numbers; pairs in two places are noted."""
+    rows = store().read(scored)
+    pairs, twice = paired(rows, ranking), repeated(rows, ranking)
+    return Made(pairs, {"repeated": twice} if twice else {})
 
 
 @stage(Preferences, version=1)

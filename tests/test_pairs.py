@@ -11,7 +11,16 @@ from pydantic import ValidationError
 from alpacafarm_core.artifacts import Comparisons, Ranked, Scores
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import digest
-from alpacafarm_core.pairs import accepted, compared, paired, probable, ranked, sampled, won
+from alpacafarm_core.pairs import (
+    accepted,
+    compared,
+    paired,
+    probable,
+    ranked,
+    repeated,
+    sampled,
+    won,
+)
 from alpacafarm_core.settings import Ranking, Rejection, Winning
 from tests.tiny import frame
 
@@ -61,6 +70,27 @@ def test_several_places_make_several_pairs():
     assert texts(pairs) == [("r5", "r2"), ("r5", "r3"), ("r5", "r4")]
 
 
+def test_a_pair_in_two_places_is_there_once_and_counted():
+    rows, places = scored({"x": 3.0, "y": 2.0, "z": 1.0}), Ranking(rejected=(-1, 3, 2))
+    assert texts(ranked(rows, places)) == [("x", "z"), ("x", "y")]
+    assert repeated(rows, places) == 1
+    assert repeated(FOUR, places) == repeated(rows, Ranking()) == repeated(rows, Rejection()) == 0
+
+
+@pytest.mark.parametrize(
+    ("places", "least"),
+    [
+        (Ranking(), 2),
+        (Ranking(rejected=(-1, 3, 2)), 4),
+        (Ranking(rejected=(2, 3)), 3),
+        (Ranking(rejected=-2), 3),
+        (Ranking(gold=1, chosen=2, rejected=-1), 3),
+    ],
+)
+def test_so_many_answers_are_in_different_places(places, least):
+    assert places.least == least
+
+
 def test_the_gold_answer_is_a_third_one():
     pairs = ranked(FOUR, Ranking(gold=1, chosen=2, rejected=-1))
     assert pairs.select("gold", "output_1", "output_2").rows() == [("r5", "r4", "r2")]
@@ -90,7 +120,8 @@ def test_the_order_of_the_rows_changes_no_pair():
     rows = scored({"x": 1.0, "y": 1.0, "z": 0.0}, {"u": 0.1, "v": 0.2, "w": 0.3})
     for seed in range(5):
         shuffled = rows.sample(fraction=1.0, shuffle=True, seed=seed)
-        for ranking in (Ranking(), Ranking(rejected=2, chosen=-1), Rejection(keep=2), Rejection()):
+        rejections = (Rejection(keep=2), Rejection(), Rejection(copies=False))
+        for ranking in (Ranking(), Ranking(rejected=2, chosen=-1), *rejections):
             try:
                 expected = paired(rows, ranking).sort("instruction")
             except BadInput:
@@ -112,6 +143,44 @@ def test_of_two_answers_with_rewards_0_and_1_as_many_are_accepted_as_the_optimal
     kept = accepted(scores, Rejection(keep=20_000, beta=1.0), Random(0))
     better = sum(scores[at] for at in kept) / len(kept)
     assert better == pytest.approx(exp(1) / (1 + exp(1)), abs=0.01)  # 0.7311
+
+
+def drawn_often(*answers: str, prompts: int = 1500) -> pl.DataFrame:
+    """Eight answers of these to each of many prompts, drawn evenly; the last one has reward 1."""
+    coins, columns = Random(1), list(Scores.columns)
+    rows = [
+        {"instruction": str(prompt), "sample_index": number, "output": coins.choice(answers)}
+        for prompt in range(prompts)
+        for number in range(8)
+    ]
+    made = frame(Scores, [{"input": "", **row} for row in rows])
+    worth = pl.when(pl.col("output") == answers[-1]).then(1.0).otherwise(0.0)
+    return made.with_columns(score=worth).select(columns)
+
+
+def kept_of(rows: pl.DataFrame, rejection: Rejection) -> list[str]:
+    """Answers that came to be in a pair, and the ones paired with their like, in no order."""
+    numbered = rows.with_columns(score=pl.col("score") + 1e-9 * pl.col("sample_index"))
+    return [text for pair in texts(sampled(numbered, rejection)) for text in pair]
+
+
+@pytest.mark.parametrize("answers", [("x", "y"), ("y", "x")])
+def test_pairs_are_distributed_as_the_optimal_policy_whatever_the_answers_are_called(answers):
+    kept = kept_of(drawn_often(*answers), Rejection(keep=2, beta=1.0))
+    assert len(kept) == 2 * 1500
+    assert kept.count(answers[-1]) / len(kept) == pytest.approx(exp(1) / (1 + exp(1)), abs=0.02)
+
+
+def test_a_text_has_another_place_in_every_prompt_and_with_every_seed():
+    rows = scored(*[{name: float(n) for n, name in enumerate("pqrstu")}] * 6)
+    flat = Rejection(keep=2, beta=1e9)
+    assert len(set(texts(sampled(rows, flat)))) > 3
+    assert texts(sampled(rows, flat)) != texts(sampled(rows, flat.replace(seed=1)))
+
+
+def test_without_copies_an_answer_is_kept_once():
+    kept = kept_of(drawn_often("x", "y", prompts=20), Rejection(keep=8, copies=False))
+    assert kept.count("x") == kept.count("y") == 20
 
 
 def test_the_best_is_always_accepted_and_none_twice():

@@ -1,9 +1,11 @@
 """Best-of-n: worked numbers, and every subset counted."""
 
 from itertools import combinations
+from math import nan
 
 import pytest
 
+from alpacafarm_core.errors import TrainingFailed
 from alpacafarm_core.search import best, best_of_n_kl, expected_best_of_n
 
 PROXY, GOLD = (0.1, 0.4, 0.2, 0.9), (1.0, 0.0, 3.0, 2.0)
@@ -12,6 +14,11 @@ PROXY, GOLD = (0.1, 0.4, 0.2, 0.9), (1.0, 0.0, 3.0, 2.0)
 def test_the_first_of_equal_scores_wins():
     assert best([1.0, 3.0, 3.0, 2.0]) == 1
     assert best([-5.0]) == 0
+
+
+def test_a_score_that_is_no_number_wins_nothing():
+    with pytest.raises(TrainingFailed, match="answer 0 of 3 has the score nan"):
+        best([nan, 5.0, 6.0])
 
 
 @pytest.mark.parametrize(

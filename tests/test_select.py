@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
-from alpacafarm_core.errors import BadInput
-from alpacafarm_core.select import prefer, prefer_in_parts, select, shared
+from alpacafarm_core.errors import BadInput, TrainingFailed
+from alpacafarm_core.select import finite, prefer, prefer_in_parts, select, shared
 from alpacafarm_core.settings import Rule
 
 
@@ -67,10 +67,19 @@ def test_a_share_that_is_not_there_is_refused(number):
         shared(prompts, number, 2)
 
 
-def test_an_empty_share_is_refused():
+@pytest.mark.parametrize("number", [1, 2])
+def test_more_shares_than_prompts_are_refused_from_the_first_on(number):
     prompts = table(Instructions, instruction=["a", "a"], input=["", ""])
-    with pytest.raises(BadInput, match="share 2 of 2 of 2 prompts is empty"):
-        shared(prompts, 2, 2)
+    with pytest.raises(BadInput, match="2 shares of 1 different prompts"):
+        shared(prompts, number, 2)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), None])
+def test_a_score_that_is_no_finite_number_is_refused_with_row_and_judge(score):
+    parts = [pl.DataFrame({"score": each}) for each in ([1.0, 2.0], [3.0, score, 4.0])]
+    assert [rows.height for rows in finite(parts[:1], "judge/a")] == [2]
+    with pytest.raises(TrainingFailed, match="row 3: judge/a gives the score"):
+        list(finite(parts, "judge/a"))
 
 
 def test_prefer_puts_the_demonstration_first_and_keeps_tokens_of_one_tokenizer():

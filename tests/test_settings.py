@@ -1,5 +1,7 @@
 """Settings: forms a browser accepts, defaults of the papers, refusals with the field's name."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
@@ -10,8 +12,9 @@ from alpacafarm_core.methods.best_of_n import BestOfN
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective
-from alpacafarm_core.settings import Fitting, Lora, Sampling, Training
+from alpacafarm_core.settings import Fitting, Looking, Lora, Ranking, Sampling, Training
 from alpacafarm_core.setup import Setup
+from alpacafarm_core.values import Value
 
 
 def test_a_form_says_bounds_of_real_numbers_in_words_and_keeps_those_of_whole_ones():
@@ -27,6 +30,22 @@ def test_a_form_says_bounds_of_real_numbers_in_words_and_keeps_those_of_whole_on
 def test_every_field_of_a_form_says_what_it_is(name):
     for field, said in METHODS[name].model_json_schema()["properties"].items():
         assert field == "name" or said.get("description") or "$ref" in said, field
+
+
+def nested(kind: type[Value]) -> set[type[Value]]:
+    """A class of settings and every one held by it."""
+    held = [field.annotation for field in kind.model_fields.values()]
+    leaves = [leaf for each in held for leaf in (each, *get_args(each))]
+    found = {leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, Value)}
+    return {kind}.union(*map(nested, found))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_setting_says_in_at_most_eight_words_what_it_is(name):
+    for kind in nested(METHODS[name]) | {Looking, Ranking}:
+        for field, told in kind.model_fields.items():
+            said = (told.description or "").split()
+            assert field == "name" or 1 <= len(said) <= 8, f"{kind.__name__}.{field}: {said}"
 
 
 def test_the_defaults_are_alpacafarms():

@@ -7,11 +7,13 @@ import polars as pl
 import pytest
 import torch
 
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.methods.bco import BCO
 from alpacafarm_core.methods.cpo import CPO
 from alpacafarm_core.methods.kto import KTO
 from alpacafarm_core.methods.rpo import RPO
+from alpacafarm_core.methods.tpo import Triple
 from alpacafarm_core.objective import NO_PAST, Objective
 from alpacafarm_core.settings import Looking, Training
 from alpacafarm_core.train import offline, reference
@@ -53,6 +55,16 @@ def learned(course: offline.Course, cut: list[list[int]]) -> tuple[dict[str, flo
     engine = Alone([course.model], course.objective.training)
     figures = accumulate(engine, cut, offline.lesson(course, range(8)))
     return figures, [weight.grad for weight in course.model.parameters()]
+
+
+def test_a_pair_without_a_gold_response_is_refused_with_its_row(tiny):
+    own = pl.lit([], dtype=pl.List(pl.Int32))
+    golden = preferences().with_columns(gold=pl.lit("An apple."), gold_ids=own)
+    row = pl.int_range(pl.len())
+    some = golden.with_columns(gold=pl.when(row == 2).then(pl.lit("")).otherwise("gold"))
+    assert enrolled((tiny, tiny), Triple(), offline.Data(golden)).beside
+    with pytest.raises(BadInput, match="row 2: this pair has no gold response; rank at"):
+        enrolled((tiny, tiny), Triple(), offline.Data(some))
 
 
 @pytest.mark.parametrize("objective", [KTO(beta=0.5), RPO(), CPO()])

@@ -10,7 +10,7 @@ the last batch of each stage.
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from alpacafarm_core.artifacts import Ranked, Scores
 from alpacafarm_core.farm import Farm, Start
@@ -49,6 +49,25 @@ class CurryDPO(Method):
         default=DPO(beta=0.1, training=Training(learning_rate=5e-7, epochs=1, batch=32)),
         description="How a stage's pairs are learned from",
     )
+
+    @field_validator("rejected")
+    @classmethod
+    def _below_the_best(cls, rejected: tuple[int, ...]) -> tuple[int, ...]:
+        if wrong := {0, 1}.intersection(rejected):
+            raise ValueError(
+                f"place {min(wrong)} is not below the best; count from 2, or from -1 at the end"
+            )
+        return rejected
+
+    @model_validator(mode="after")
+    def _has_answers_to_rank(self) -> Self:
+        if self.pooled and len(set(self.rejected)) < len(self.rejected):
+            raise ValueError(
+                f"rejected {list(self.rejected)} has a place twice, and pooled counts a pair once; "
+                "drop the repeats from rejected or turn pooled off"
+            )
+        self.sampling.must_differ(Ranking(rejected=tuple(set(self.rejected))).least)
+        return self
 
     @classmethod
     def at(cls, scale: Scale) -> Self:

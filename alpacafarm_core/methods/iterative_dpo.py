@@ -8,13 +8,15 @@ second policy is left out: best and worst come from one policy.
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.settings import BUDGET, Fitting, Ranking, Sampling, Scale, Training
 from alpacafarm_core.weights import Policy
+
+BEST_OVER_WORST = Ranking(chosen=1, rejected=-1)
 
 
 class IterativeDPO(Method):
@@ -39,6 +41,11 @@ class IterativeDPO(Method):
         description="How a round's pairs are learned from",
     )
 
+    @model_validator(mode="after")
+    def _has_answers_to_rank(self) -> Self:
+        self.sampling.must_differ(BEST_OVER_WORST.least)
+        return self
+
     @classmethod
     def at(cls, scale: Scale) -> Self:
         """The paper's settings, or one pass over all prompts, in rounds, on the tiny model."""
@@ -59,6 +66,6 @@ class IterativeDPO(Method):
         for number in range(1, self.rounds + 1):
             prompts = farm.share(start.instructions, number, self.rounds)
             answers = farm.generate(policy, prompts, self.sampling)
-            pairs = farm.rank(farm.score(answers, reward), Ranking(chosen=1, rejected=-1))
+            pairs = farm.rank(farm.score(answers, reward), BEST_OVER_WORST)
             policy = farm.train(policy, pairs, self.objective)
         return policy

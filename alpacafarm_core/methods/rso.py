@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
-from alpacafarm_core.objective import Objective, PairLogps, logsigmoid, margin_of
+from alpacafarm_core.methods.dpo import dpo_loss
+from alpacafarm_core.methods.slic import hinge_loss
+from alpacafarm_core.objective import Objective, PairLogps
 from alpacafarm_core.settings import BUDGET, Fitting, Rejection, Sampling, Scale, Training
 from alpacafarm_core.weights import Policy
 
@@ -43,6 +45,7 @@ class RSO(Method):
     sources: ClassVar[Mapping[str, str]] = {
         "sampling.max_tokens": "AlpacaFarm's longest answer",
         "sampling": "Liu et al. 2023: 64 answers at temperature 0.7, there of 40 tokens",
+        "rejection.copies": "ours: the paper's listing has equal answers once",
         "rejection": "Liu et al. 2023",
         "fitting": "AlpacaFarm's reward model recipe",
         "objective.gamma": "Liu et al. 2023",
@@ -58,6 +61,16 @@ class RSO(Method):
     rejection: Rejection = Field(default=Rejection(), description="Which answers are accepted")
     fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
     objective: Normalised = Field(default=Normalised(), description="How pairs are learned from")
+
+    @model_validator(mode="after")
+    def _rejects(self) -> Self:
+        if self.rejection.keep >= self.sampling.n:
+            raise ValueError(
+                f"rejection.keep {self.rejection.keep} of sampling.n {self.sampling.n} rejects "
+                "nothing; lower rejection.keep or raise sampling.n"
+            )
+        self.sampling.must_differ(2)
+        return self
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
@@ -84,7 +97,7 @@ def rso_sigmoid_loss(logps: PairLogps, gamma: float) -> Tensor:
 
     -log sigmoid(gamma h), h the margin. Summed log-probabilities, each [B]; one loss a pair, [B].
     """
-    return -logsigmoid(gamma * margin_of(logps))
+    return dpo_loss(logps, gamma)
 
 
 def rso_hinge_loss(logps: PairLogps, gamma: float) -> Tensor:
@@ -92,4 +105,4 @@ def rso_hinge_loss(logps: PairLogps, gamma: float) -> Tensor:
 
     max(0, 1 - gamma h), h the margin. Summed log-probabilities, each [B]; one loss a pair, [B].
     """
-    return (1 - gamma * margin_of(logps)).clamp(min=0)
+    return hinge_loss(logps, gamma)

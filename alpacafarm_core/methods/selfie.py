@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
@@ -92,6 +92,11 @@ class Selfie(Method):
     )
     refining: Doubting = Field(default=Doubting(), description="Training on one's own labels")
 
+    @model_validator(mode="after")
+    def _has_answers_to_rank(self) -> Self:
+        self.sampling.must_differ(self.ranking.least)
+        return self
+
     @classmethod
     def at(cls, scale: Scale) -> Self:
         """The paper's settings, or those of the built-in world's tiny model."""
@@ -144,5 +149,5 @@ def threshold(margins: list[float], share: float, window: int) -> float:
     """
     if len(margins) < window:
         return 0.0
-    last, at = sorted(margins[-window:]), round(share * window)
+    last, at = sorted(margins[-window:]), min(round(share * window), window - 1)
     return (last[at] + last[min(at + 1, window - 1)]) / 2

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
-from alpacafarm_core.objective import Objective, PairLogps, logsigmoid, margin_of
+from alpacafarm_core.methods.dpo import dpo_loss
+from alpacafarm_core.objective import Objective, PairLogps
 from alpacafarm_core.settings import BUDGET, Sampling, Scale, Training
 from alpacafarm_core.weights import Policy
 
@@ -85,4 +86,4 @@ def spin_loss(logps: PairLogps, lam: float) -> Tensor:
     demonstration (chosen) than for the own answer (rejected). Summed log-probabilities, each [B];
     one loss per pair, [B].
     """
-    return -logsigmoid(lam * margin_of(logps))
+    return dpo_loss(logps, lam)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
@@ -68,6 +68,11 @@ class SPPO(Method):
     objective: SelfPlayWins = Field(
         default=SelfPlayWins(), description="How a round's pairs are learned from"
     )
+
+    @model_validator(mode="after")
+    def _has_answers_to_rank(self) -> Self:
+        self.sampling.must_differ(2)
+        return self
 
     @classmethod
     def at(cls, scale: Scale) -> Self:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alpacafarm_core.artifacts import Ranked
 from alpacafarm_core.farm import Farm, Start
@@ -22,6 +22,7 @@ from alpacafarm_core.weights import Policy
 if TYPE_CHECKING:
     from torch import Tensor
 
+TRIPLES = Ranking(gold=1, chosen=2, rejected=-1)
 PAPERS = Training(learning_rate=5e-7, epochs=1, batch=128, warmup=0.1, max_length=1024)
 
 
@@ -68,6 +69,11 @@ class TPO(Method):
     fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
     objective: Triple = Field(default=Triple(), description="How triples are learned from")
 
+    @model_validator(mode="after")
+    def _has_answers_to_rank(self) -> Self:
+        self.sampling.must_differ(TRIPLES.least)
+        return self
+
     @classmethod
     def at(cls, scale: Scale) -> Self:
         """The paper's settings, or SFT's learning rate and more contrast for the tiny model."""
@@ -90,7 +96,7 @@ def triples_of(farm: Farm, start: Start, sampling: Sampling, fitting: Fitting) -
     """Of every prompt the best answer as gold, the second over the worst as pair."""
     reward = farm.fit_reward(start.policy, start.preferences, fitting)
     answers = farm.generate(start.policy, start.instructions, sampling)
-    return farm.rank(farm.score(answers, reward), Ranking(gold=1, chosen=2, rejected=-1))
+    return farm.rank(farm.score(answers, reward), TRIPLES)
 
 
 def tpo_loss(logps: TripleLogps, beta: float, alpha: float, smoothing: float = 0.0) -> Tensor:

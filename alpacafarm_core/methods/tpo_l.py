@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
-from alpacafarm_core.methods.tpo import PAPERS, cross_entropy_of_gold, smoothed, triples_of
+from alpacafarm_core.methods.tpo import PAPERS, TRIPLES, cross_entropy_of_gold, smoothed, triples_of
 from alpacafarm_core.objective import Objective, TripleLogps, mean_logps
 from alpacafarm_core.settings import BUDGET, Fitting, Sampling, Scale, Training
 from alpacafarm_core.weights import Policy
@@ -58,6 +58,11 @@ class TPOL(Method):
     objective: TripleByLength = Field(
         default=TripleByLength(), description="How triples are learned from"
     )
+
+    @model_validator(mode="after")
+    def _has_answers_to_rank(self) -> Self:
+        self.sampling.must_differ(TRIPLES.least)
+        return self
 
     @classmethod
     def at(cls, scale: Scale) -> Self:

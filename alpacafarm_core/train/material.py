@@ -5,10 +5,11 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import polars as pl
 import torch
 from torch import Tensor
 
-from alpacafarm_core.errors import BadInput, TrainingFailed
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.train.contracts import Origin, sound
 from alpacafarm_core.train.corpus import Corpus
 from alpacafarm_core.train.reading import PROMPT, Instructions, Reader, Source, scanned
@@ -40,7 +41,7 @@ def material_of(data: Source, tokenizer: Any, of_pairs: bool, longest: int) -> M
         if count:
             log.warning("%d of %d rows left out: %s", count, rows.height, reason)
     if not fits:
-        raise TrainingFailed(
+        raise BadInput(
             f"none of {rows.height} rows can be learned from ({left_out}); "
             f"raise max_length ({longest}) or give other data"
         )
@@ -52,12 +53,18 @@ def material_of(data: Source, tokenizer: Any, of_pairs: bool, longest: int) -> M
 def gold_of(data: Source, tokenizer: Any, material: Material, longest: int) -> Sequence[Tokens]:
     """The gold response of each row, cut to `longest` tokens with its prompt.
 
-    Raises BadInput where the table has none.
+    Raises BadInput where the table or a row has none.
     """
+    mend = "rank at least three answers a prompt, with a place for gold"
     if "gold" not in scanned(data).collect_schema():
-        raise BadInput("these pairs have no gold response; rank at least three answers a prompt")
+        raise BadInput(f"these pairs have no gold response; {mend}")
     columns = [*PROMPT, "tokenizer", "gold", "gold_ids"]
     rows = scanned(data).select(columns).collect()[list(material.numbers)]
+    without = (pl.col("gold").fill_null("") == "") & (pl.col("gold_ids").list.len() == 0)
+    empty = rows.select(without).to_series().arg_true()
+    if not empty.is_empty():
+        row = material.numbers[empty[0]]
+        raise BadInput(f"row {row}: this pair has no gold response; {mend}")
     encoded = each_encoded([rows], "gold", tokenizer)
     return Corpus.of(Tokens(p, response[: max(1, longest - len(p))]) for p, response in encoded)
 

@@ -6,7 +6,7 @@ import pytest
 from alpacafarm_core.methods.curry_dpo import CurryDPO
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.pairs import ranked
-from alpacafarm_core.settings import Ranking
+from alpacafarm_core.settings import Ranking, Sampling
 from tests.methods import defaults_of, steps_of
 from tests.paper_farm import START, PaperFarm
 from tests.test_pairs import scored
@@ -102,6 +102,23 @@ def test_three_pairs_of_a_third_of_the_prompts_are_as_many_as_dpo_has():
 def test_no_stages_are_refused():
     with pytest.raises(ValueError, match="at least 1 item"):
         CurryDPO(rejected=())
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_rejected_place_that_is_not_below_the_best_is_refused(place):
+    with pytest.raises(ValueError, match=f"rejected\n.*place {place} is not below the best"):
+        CurryDPO(rejected=(-1, place))
+
+
+def test_a_place_twice_is_refused_where_all_pairs_are_pooled():
+    with pytest.raises(ValueError, match="has a place twice, and pooled counts a pair once"):
+        CurryDPO(rejected=(-1, -1, -1), pooled=True)
+
+
+def test_fewer_answers_than_places_are_refused():
+    with pytest.raises(ValueError, match=r"sampling\.n 3 gives too few .* raise sampling\.n to 4"):
+        CurryDPO(sampling=Sampling(n=3))
+    assert CurryDPO(rejected=(-1, -1, -1), sampling=Sampling(n=2)).sampling.n == 2
 
 
 def test_its_defaults_are_the_papers_where_they_were_found():

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from alpacafarm_core import methods
+from alpacafarm_core.methods import METHODS
 from alpacafarm_core.methods.cdpo import cdpo_loss
 from alpacafarm_core.methods.cpo import cpo_loss
 from alpacafarm_core.methods.dpo import dpo_loss
@@ -154,6 +156,20 @@ def test_the_logistic_losses_pull_half_of_beta_at_the_start(name, share):
     chosen = numbers(-11, -24).requires_grad_()
     objective.loss(level(objective)._replace(chosen=chosen)).sum().backward()
     assert chosen.grad.tolist() == pytest.approx([-0.05 * share] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("iterative_dpo", 2), ("selfie", 2), ("sppo", 2), ("tpo", 3), ("tpo_l", 3), ("curry_dpo", 4)],
+)
+def test_a_method_that_ranks_refuses_answers_that_are_too_few_or_all_the_same(name, least):
+    method = METHODS[name].at("small")
+    enough = method.sampling.replace(n=least)
+    assert method.replace(sampling=enough).sampling == enough
+    with pytest.raises(ValidationError, match=rf"sampling\.n {least - 1} .*raise sampling\.n to"):
+        method.replace(sampling=enough.replace(n=least - 1))
+    with pytest.raises(ValidationError, match=r"sampling\.temperature 0 makes all"):
+        method.replace(sampling=enough.replace(temperature=0))
 
 
 @pytest.mark.parametrize("kind", ALL)

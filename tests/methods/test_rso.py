@@ -3,9 +3,11 @@
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from alpacafarm_core.methods.dpo import dpo_loss
-from alpacafarm_core.methods.rso import Normalised, rso_hinge_loss, rso_sigmoid_loss
+from alpacafarm_core.methods.rso import RSO, Normalised, rso_hinge_loss, rso_sigmoid_loss
+from alpacafarm_core.settings import Rejection, Sampling
 from tests.methods import defaults_of, steps_of
 from tests.methods.fixture import PAIRS
 
@@ -32,12 +34,20 @@ def test_its_defaults_are_the_papers():
         "sampling.max_tokens": (300, "AlpacaFarm's longest answer"),
         "rejection.keep": (8, "Liu et al. 2023"),
         "rejection.beta": (0.5, "Liu et al. 2023"),
+        "rejection.copies": (True, "ours: the paper's listing has equal answers once"),
         "objective.gamma": (0.05, "Liu et al. 2023"),
         "objective.form": ("sigmoid", "Liu et al. 2023: sigmoid-norm"),
         "objective.training.learning_rate": (1e-5, trained),
         "objective.training.epochs": (1, "ours: the paper picks a checkpoint"),
         "objective.training.batch": (32, trained),
     }
+
+
+@pytest.mark.parametrize("keep", [8, 9])
+def test_keeping_as_many_as_are_drawn_is_refused(keep):
+    refusal = f"rejection.keep {keep} of sampling.n 8 rejects nothing; lower rejection.keep"
+    with pytest.raises(ValidationError, match=refusal):
+        RSO(sampling=Sampling(n=8), rejection=Rejection(keep=keep))
 
 
 def test_the_hinge_on_fixture_a():

@@ -215,6 +215,11 @@ def test_the_threshold_is_0_until_the_window_is_full():
     assert threshold([5.0] * 49, 0.1, 50) == 0.0
 
 
+def test_where_nearly_all_of_few_margins_are_suspect_the_threshold_is_the_largest():
+    assert threshold([3.0, 1.0], 0.9, 2) == 3.0
+    assert Doubting(window=2, suspects=0.9).carry(past([1.0] * 20, 20)) == 1.0
+
+
 def test_a_fifth_of_the_steps_is_taken_on_trust():
     objective = Doubting(window=2)
     assert objective.carry(past([3.0] * 19, 100)) == NEVER

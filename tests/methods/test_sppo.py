@@ -1,21 +1,26 @@
 """SPPO: Fixture A of the method notes, its gradients, its kin, and the game it stands for."""
 
-from math import exp
+from math import exp, log
 
+import polars as pl
 import pytest
 import torch
+from torch import Tensor
 
 from alpacafarm_core.methods import METHODS
+from alpacafarm_core.methods.ipo import ipo_loss
 from alpacafarm_core.methods.sppo import (
     SelfPlayWins,
     sppo_hard_loss,
     sppo_loss,
     sppo_single_loss,
 )
-from alpacafarm_core.objective import WinLogps
+from alpacafarm_core.objective import LengthLogps, WinLogps
+from alpacafarm_core.pairs import compared, probable
 from alpacafarm_core.settings import Winning
 from tests.methods import defaults_of, steps_of
-from tests.methods.fixture import PAIRS, numbers
+from tests.methods.fixture import PAIRS, numbers, seen
+from tests.test_pairs import matrix, scored
 
 WINS = WinLogps(*PAIRS, chosen_win=numbers(0.8, 0.7), rejected_win=numbers(0.2, 0.25))
 CERTAIN = WINS._replace(chosen_win=numbers(1, 1), rejected_win=numbers(0, 0))
@@ -116,42 +121,66 @@ def test_with_certain_wins_the_best_gap_is_eta_as_for_ipo_with_tau_half_of_one_o
         chosen=PAIRS.ref_chosen + eta / 2, rejected=PAIRS.ref_rejected - eta / 2
     )
     assert sppo_loss(best, eta).tolist() == pytest.approx([0, 0])
-    gap = (best.chosen - best.ref_chosen) - (best.rejected - best.ref_rejected)
-    ipo = (gap - 1 / (2 * (1 / (2 * eta)))) ** 2
-    assert ipo.tolist() == pytest.approx([0, 0])
+    gaps = seen(LengthLogps, chosen=best.chosen, rejected=best.rejected)
+    tau = 1 / (2 * eta)
+    assert ipo_loss(gaps, tau).tolist() == pytest.approx([0, 0])
     shifted = best._replace(chosen=best.chosen + 1, rejected=best.rejected + 1)
-    assert sppo_loss(shifted, eta).tolist() == pytest.approx([1, 1])  # IPO would still be 0
+    assert sppo_loss(shifted, eta).tolist() == pytest.approx([1, 1])
+    assert ipo_loss(
+        gaps._replace(chosen=shifted.chosen, rejected=shifted.rejected), tau
+    ).tolist() == pytest.approx([0, 0])
 
 
-def weighed(game: list[list[float]], mixed: list[float], eta: float) -> list[float]:
-    """One exact step of multiplicative weights: pi(y) exp(eta P(y beats pi)), made to sum to 1."""
-    wins = [sum(p * q for p, q in zip(row, mixed, strict=True)) for row in game]
-    raised = [q * exp(eta * win) for q, win in zip(mixed, wins, strict=True)]
-    return [each / sum(raised) for each in raised]
+def payoffs(comparisons: pl.DataFrame) -> Tensor:
+    """How probably the answer of a row beats that of a column, [K, K]."""
+    told = probable(comparisons, Winning(probability="pairwise"))
+    k = told["index"].n_unique()
+    return torch.tensor(told.sort("index", "rival")["beats"].to_list()).double().view(k, k)
 
 
-def exploited(game: list[list[float]], mixed: list[float]) -> float:
+def played(game: Tensor, mixed: Tensor, eta: float) -> Tensor:
+    """The policy after a round in which every answer's log-ratio is brought to what its wins say.
+
+    The loss is a parabola of curvature one in each log-ratio, so one step along its gradient ends
+    at its lowest point.
+    """
+    logps = mixed.log().requires_grad_()
+    wins, held = game @ mixed, mixed.log()
+    batch = WinLogps(logps, held, held, held, wins, torch.full_like(wins, 0.5))
+    (slope,) = torch.autograd.grad(sppo_loss(batch, eta).sum(), logps)
+    return torch.softmax(logps.detach() - slope, 0)
+
+
+def exploited(game: Tensor, mixed: Tensor) -> float:
     """By how much the best single answer beats the mixture more often than half the time."""
-    return max(sum(p * q for p, q in zip(row, mixed, strict=True)) for row in game) - 0.5
+    return (game @ mixed).max().item() - 0.5
 
 
 def test_in_a_game_that_goes_in_circles_the_average_policy_is_the_solution_and_the_last_is_not():
-    game, mixed = [[0.5, 0.9, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]], [0.6, 0.3, 0.1]
+    odds = log(0.9 / 0.1)
+    game = payoffs(matrix((0, odds, -odds), (-odds, 0, odds), (odds, -odds, 0)))
+    mixed, rounds = torch.tensor([0.6, 0.3, 0.1]).double(), 5000
     assert exploited(game, mixed) == pytest.approx(0.12)
-    summed, rounds = [0.0] * 3, 5000
+    summed = torch.zeros(3).double()
     for _ in range(rounds):
-        summed = [total + each for total, each in zip(summed, mixed, strict=True)]
-        mixed = weighed(game, mixed, 0.1)
-    average = [total / rounds for total in summed]
-    assert average == pytest.approx([0.3344, 0.3249, 0.3407], abs=5e-5)
+        summed += mixed
+        mixed = played(game, mixed, 0.1)
+    average = summed / rounds
+    assert average.tolist() == pytest.approx([0.3344, 0.3249, 0.3407], abs=5e-5)
     assert exploited(game, average) == pytest.approx(0.0038, abs=5e-5)
     assert exploited(game, mixed) > 0.1
 
 
 def test_where_preferences_follow_rewards_the_last_policy_has_nearly_all_on_the_best():
-    rewards = (1, 0, -1)
-    game = [[1 / (1 + exp(b - a)) for b in rewards] for a in rewards]
-    mixed = [1 / 3] * 3
+    game = payoffs(compared(scored({"x": 1.0, "y": 0.0, "z": -1.0})))
+    mixed = torch.full((3,), 1 / 3).double()
     for _ in range(20):
-        mixed = weighed(game, mixed, 1.0)
-    assert mixed == pytest.approx([0.9887, 0.0109, 0.0004], abs=5e-5)
+        mixed = played(game, mixed, 1.0)
+    assert mixed.tolist() == pytest.approx([0.9887, 0.0109, 0.0004], abs=5e-5)
+
+
+def test_a_round_multiplies_each_answer_by_e_to_its_wins():
+    game = payoffs(compared(scored({"x": 1.0, "y": 0.0})))
+    half = torch.tensor([0.5, 0.5]).double()
+    win = 0.5 * 0.5 + 0.5 / (1 + exp(-1))
+    assert played(game, half, 4.0)[0].item() == pytest.approx(1 / (1 + exp(4 * (1 - 2 * win))))
