@@ -3,7 +3,8 @@
 Frames in, frames out. A row may be a turn already, or a whole `conversation` (also `messages`): a
 list of messages with role and content, in which a user's message that speaks of the answer before
 it has a `label`, SAT or DSAT. Each answer that somebody spoke of becomes a row, and so does one
-that was passed over in silence. `path` is only for the words of a refusal.
+that was passed over in silence. What the system said stands in the history of each of its turns.
+`path` is only for the words of a refusal.
 """
 
 import json
@@ -53,25 +54,32 @@ def labelled(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
     if unread.any():
         raise BadInput(
             f"{path}: row {first_row(unread)}, column 'history' is no JSON list of messages with "
-            "role (user or assistant) and content; correct it, or leave it empty"
+            "role (system, user or assistant) and content; correct it, or leave it empty"
         )
     return rows
+
+
+def users_words(history: str) -> list[str]:
+    """What users said in a history, JSON of messages, one text a message."""
+    return [turn["content"] for turn in json.loads(history) if turn["role"] == "user"]
 
 
 def _turns(messages: Any, row: int, path: Path) -> Iterator[dict[str, str]]:
     """A turn for each answer of a conversation."""
     if not _are_messages(messages):
         raise BadInput(
-            f"{path}: row {row}: a conversation is a list of messages with role (user or "
+            f"{path}: row {row}: a conversation is a list of messages with role (system, user or "
             "assistant) and content; correct it"
         )
+    system = [message for message in messages if message["role"] == "system"]
     said = [message for message in messages if message["role"] != "system"]
     for at in range(1, len(said)):
         if (said[at - 1]["role"], said[at]["role"]) != ("user", "assistant"):
             continue
         reply = said[at + 1] if at + 1 < len(said) else {}
         label = reply.get("label") or "none"
-        history = [{name: each[name] for name in ("role", "content")} for each in said[: at - 1]]
+        before = [*system, *said[: at - 1]]
+        history = [{name: each[name] for name in ("role", "content")} for each in before]
         yield {
             "instruction": said[at - 1]["content"],
             "history": json.dumps(history, ensure_ascii=False),

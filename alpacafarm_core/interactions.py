@@ -1,12 +1,15 @@
 """Conversations in which users said what they thought: as prompts to sample from, and as pairs.
 
 Frames in, frames out. A conversation of several turns is one instruction whose text has the turns
-before it between the marks of Alpaca's layout, so that whatever renders a prompt renders it. What a
-user said of an answer is shown to the policy that answers again, and never to the one that learns.
+before it between the marks of Alpaca's layout, so that whatever renders a prompt renders it; what
+the system said stands first, before an empty line. What a user said of an answer is shown to the
+policy that answers again, and never to the one that learns.
 """
 
 import json
 import re
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Self
 
 import polars as pl
@@ -20,7 +23,9 @@ from alpacafarm_core.values import Value
 
 DISLIKED = "DSAT"
 ANSWER, QUESTION = "\n\n### Response:", "\n\n### Instruction:\n"
-_PLACE = re.compile(r"\{(system|prompt|response|feedback|request)\}")
+PLACES = ("system", "prompt", "response", "feedback", "request")
+_PLACE = re.compile(r"\{(" + "|".join(PLACES) + r")\}")
+_NAME_IN_BRACES = re.compile(r"\{\s*[\w.-]+\s*\}")
 
 
 class Guidance(Value):
@@ -45,13 +50,18 @@ class Guidance(Value):
     def _asks(self) -> Self:
         if "{prompt}" not in self.layout:
             raise ValueError("the layout has no {prompt}; say where the question stands")
+        named = _NAME_IN_BRACES.findall(self.layout)
+        if unknown := [each for each in named if not _PLACE.fullmatch(each)]:
+            known = ", ".join(f"{{{name}}}" for name in PLACES)
+            raise ValueError(f"the layout has {unknown[0]}, which stands for nothing; use {known}")
         return self
 
 
 def guided(interactions: pl.DataFrame, guidance: Guidance) -> pl.DataFrame:
     """One row for each disliked answer, as Guided: what is trained on, and what is sampled from.
 
-    Raises BadInput where no answer was disliked.
+    A prompt of more than `guidance.characters` loses its oldest exchanges, then the end of its
+    longest text. Raises BadInput where no answer was disliked, or where nothing fits.
     """
     disliked = _disliked(interactions)
     rows = disliked.to_dicts()
@@ -98,31 +108,62 @@ def accepted(interactions: pl.DataFrame) -> pl.DataFrame:
 def conversation(history: str, instruction: str) -> str:
     """An instruction with the turns before it, JSON of messages with role and content.
 
+    Messages of one role in a row, and what the system said, are parted by an empty line.
+
     >>> conversation('[{"role": "user", "content": "A fruit?"},'
     ...     ' {"role": "assistant", "content": "Plum."}]', "A red one?")
     'A fruit?\\n\\n### Response:Plum.\\n\\n### Instruction:\\nA red one?'
     """
-    turns = json.loads(history or "[]")
-    marks = {"assistant": (ANSWER, QUESTION)}
-    said = [
-        f"{before}{turn['content']}{after}"
-        for turn in turns
-        for before, after in [marks.get(turn["role"], ("", ""))]
-    ]
-    return "".join([*said, instruction])
+    return next(_ever_shorter(history, instruction))
 
 
-def _shown(row: dict[str, str], guidance: Guidance) -> str:
-    """The guided prompt, without the oldest turns where it would be too long with them."""
-    turns = json.loads(row["history"] or "[]")
-    texts = {"system": guidance.system, "request": guidance.request, **row}
-    for start in range(0, len(turns) + 1, 2):
-        asked = conversation(json.dumps(turns[start:]), row["instruction"])
-        texts["prompt"] = render(asked, row["input"])
-        shown = _PLACE.sub(lambda match: texts[match.group(1)], guidance.layout)
+def _ever_shorter(history: str, instruction: str) -> Iterator[str]:
+    """The conversation whole, then without its oldest exchange, and so on to the question alone."""
+    turns = [*json.loads(history or "[]"), {"role": "user", "content": instruction}]
+    system = [turn["content"] for turn in turns if turn["role"] == "system"]
+    spoken = groupby(
+        (turn for turn in turns if turn["role"] != "system"), lambda turn: turn["role"]
+    )
+    said = [(role, "\n\n".join(turn["content"] for turn in some)) for role, some in spoken]
+    texts = [text if role == "user" else f"{ANSWER}{text}{QUESTION}" for role, text in said]
+    for start, (role, _) in enumerate(said):
+        if start == 0 or role == "user":
+            yield "\n\n".join([*system, "".join(texts[start:])])
+
+
+def _shown(row: Mapping[str, str], guidance: Guidance) -> str:
+    """The guided prompt, without the oldest exchanges where it would be too long with them.
+
+    What is too long without any is cut: the longest of question, input, answer and feedback loses
+    its end, then the next. Raises BadInput where the rest alone is too long.
+    """
+    parts = {name: row[name] for name in ("instruction", "input", "response", "feedback")}
+    for asked in _ever_shorter(row["history"], row["instruction"]):
+        shown = _laid_out(parts | {"instruction": asked}, guidance)
         if len(shown) <= guidance.characters:
-            break
+            return shown
+    return _cut(parts | {"instruction": asked}, guidance)
+
+
+def _cut(parts: dict[str, str], guidance: Guidance) -> str:
+    """The parts laid out in as many characters as there may be, the longest cut first."""
+    for name, text in sorted(parts.items(), key=lambda part: len(part[1]), reverse=True):
+        over = len(_laid_out(parts, guidance)) - guidance.characters
+        if over > 0:
+            parts = parts | {name: text[: max(0, len(text) - over)]}
+    shown = _laid_out(parts, guidance)
+    if len(shown) > guidance.characters:
+        raise BadInput(
+            f"an empty guided prompt has {len(shown)} characters and may have "
+            f"{guidance.characters}; raise guidance.characters"
+        )
     return shown
+
+
+def _laid_out(parts: Mapping[str, str], guidance: Guidance) -> str:
+    prompt = render(parts["instruction"], parts["input"])
+    texts = {"system": guidance.system, "request": guidance.request, "prompt": prompt, **parts}
+    return _PLACE.sub(lambda match: texts[match.group(1)], guidance.layout)
 
 
 def _disliked(interactions: pl.DataFrame) -> pl.DataFrame:

@@ -2,10 +2,13 @@
 
 Three kinds: the built-in world, files of the user's, and AlpacaFarm's dataset on the hub. A prompt
 of a file belongs to the evaluation split by a hash of its text alone (instruction and input as
-AlpacaEval merges them), so no file can bring an evaluation row into training.
+AlpacaEval merges them), so no file can bring one in as a prompt to train on, nor a conversation as
+a user's message before its turns. A prompt inside a longer text, as in recorded pairs whose talk
+of several turns is one instruction, is not found.
 """
 
 import hashlib
+import logging
 import shutil
 from functools import cache
 from pathlib import Path
@@ -20,6 +23,7 @@ from alpacafarm_core.artifacts import (
     Interactions,
     Preferences,
 )
+from alpacafarm_core.conversations import users_words
 from alpacafarm_core.errors import BadInput, Damaged, Missing
 from alpacafarm_core.prompts import merged
 from alpacafarm_core.recipe import file_digest
@@ -32,6 +36,8 @@ HUB_RECORDED = {
     "gpt4": "alpaca_gpt4_preference",
     "noisy_multi": "alpaca_noisy_multi_preference",
 }
+
+log = logging.getLogger("alpacafarm.sources")
 
 
 def pinned(source: Source) -> Source:
@@ -131,13 +137,15 @@ def recorded(source: Source) -> pl.DataFrame:
 def interactions(source: Source, size: int) -> pl.DataFrame:
     """At most `size` answers and what their users made of them, with the columns of Interactions.
 
-    A prompt that is evaluated is left out; raises BadInput where the source has no such users.
+    A turn is left out where its prompt, or what a user said before it, is a prompt that is
+    evaluated; raises BadInput where the source has no such users, or no turn is left.
     """
     match source:
         case World():
             rows = _heard(_world(source.seed, "unlabeled", size), source.seed)
         case Files(interactions=file) if file is not None:
-            rows = _side(files.read(file.checked(), "interactions"), source, "sft")
+            heard = files.read(file.checked(), "interactions")
+            rows = _unevaluated(heard, file.path, source.share_eval)
         case _:
             raise BadInput(
                 f"source {source.name!r} has no interactions; give a file of them with "
@@ -233,6 +241,26 @@ def _side(rows: pl.DataFrame, source: Files, split: Split) -> pl.DataFrame:
         raise BadInput(
             f"{source.instructions.path}: of {rows.height} prompts none falls to the {split} split "
             f"at share_eval {source.share_eval}; give more prompts or another share"
+        )
+    return kept
+
+
+def _unevaluated(turns: pl.DataFrame, path: Path, share: float) -> pl.DataFrame:
+    """Turns with no evaluation prompt, neither theirs nor in their history; the others counted."""
+    columns = turns.select("instruction", "input", "history").iter_rows()
+    own, before = [], []
+    for instruction, text, history in columns:
+        own.append(is_evaluated(merged(instruction, text), share))
+        before.append(any(is_evaluated(each, share) for each in users_words(history)))
+    rows = turns.with_columns(own=pl.Series(own), before=pl.Series(before))
+    kept = rows.filter(~pl.col("own"), ~pl.col("before")).drop("own", "before")
+    if dropped := turns.height - kept.height:
+        said = "%d of %d turns left out: %d ask an evaluation prompt, %d more come after one"
+        log.warning(said, dropped, turns.height, sum(own), dropped - sum(own))
+    if kept.is_empty():
+        raise BadInput(
+            f"{path}: each of {turns.height} turns asks an evaluation prompt or comes after one, "
+            f"at share_eval {share}; give more turns or a smaller share"
         )
     return kept
 

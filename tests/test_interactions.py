@@ -1,6 +1,8 @@
 """What users said: simulated, read from files, shown to a policy, and turned into pairs."""
 
 import json
+import logging
+import re
 from pathlib import Path
 
 import polars as pl
@@ -33,6 +35,8 @@ TALK = frame(Interactions, [BLANK | row for row in ROWS])
 LAYOUT = "{system}{prompt}{response}|{feedback}|{request}"
 GUIDANCE = Guidance(system="S ", request="Again.", layout=LAYOUT)
 WHOLE = "A fruit?\n\n### Response:Plum.\n\n### Instruction:\nName a red one."
+BRIEF = {"role": "system", "content": "Be brief."}
+NUTS = [{"role": "user", "content": "A nut?"}, {"role": "assistant", "content": "Hazel."}]
 
 
 def written(folder: Path, rows: list[dict]) -> Path:
@@ -56,15 +60,84 @@ def test_a_guided_prompt_shows_the_answer_and_the_complaint():
     assert prompt_texts(shown.drop("prompt")) == [render(WHOLE, ""), render("Say hello.", "")]
 
 
+def test_what_the_system_says_stands_first_and_apart():
+    for history in ([BRIEF, *TURNS], [*TURNS, BRIEF]):
+        assert conversation(json.dumps(history), ASKED) == f"Be brief.\n\n{WHOLE}"
+
+
+def test_messages_of_one_role_in_a_row_are_parted():
+    said = [TURNS[0], TURNS[1], TURNS[1], TURNS[0]]
+    assert conversation(json.dumps(said), ASKED) == (
+        "A fruit?\n\n### Response:Plum.\n\nPlum.\n\n### Instruction:\nA fruit?\n\nName a red one."
+    )
+
+
+def shown_within(most: int, **told: str) -> str:
+    """The guided prompt of the first row, with other words, in at most so many characters."""
+    rows = frame(Interactions, [BLANK | ROWS[0] | told])
+    return guided(rows, GUIDANCE.replace(characters=most))["prompt"][0]
+
+
 def test_where_it_is_too_long_the_oldest_turns_go_and_the_complaint_stays():
-    shown = guided(TALK, GUIDANCE.replace(characters=10))
-    assert shown["prompt"][0] == f"S {render(ASKED, '')}A lime {PLACE}.|Not red.|Again."
-    assert shown["instruction"][0] == WHOLE
+    least = f"S {render(ASKED, '')}A lime {PLACE}.|Not red.|Again."
+    assert shown_within(len(least)) == least
+    assert guided(TALK, GUIDANCE.replace(characters=len(least)))["instruction"][0] == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("history", "left"),
+    [
+        ([*TURNS, *NUTS], NUTS),
+        ([BRIEF, *TURNS, *NUTS], [BRIEF, *NUTS]),
+        ([TURNS[1], *NUTS], NUTS),
+        ([BRIEF, *NUTS], [BRIEF]),
+    ],
+)
+def test_an_exchange_goes_whole_and_what_the_system_said_stays(history, left):
+    asked = conversation(json.dumps(left), ASKED)
+    left_out = len(conversation(json.dumps(history), ASKED)) - len(asked)
+    whole = shown_within(6000, history=json.dumps(history))
+    shorter = shown_within(len(whole) - 1, history=json.dumps(history))
+    assert shorter == f"S {render(asked, '')}A lime {PLACE}.|Not red.|Again."
+    assert len(whole) - len(shorter) == left_out
+
+
+def test_a_question_that_is_too_long_alone_loses_its_end():
+    shown = shown_within(6000, history="[]", instruction="x" * 7000)
+    assert len(shown) == 6000
+    assert "x" * 5000 in shown and shown.endswith(f"A lime {PLACE}.|Not red.|Again.")
+
+
+def test_the_longest_text_is_cut_first():
+    shown = shown_within(600, response="y" * 7000, feedback="z" * 100)
+    assert len(shown) == 600
+    assert shown.startswith(f"S {render(ASKED, '')}yy") and shown.endswith(
+        "|" + "z" * 100 + "|Again."
+    )
+    both = shown_within(250, history="[]", response="y" * 7000, feedback="z" * 1000)
+    assert len(both) == 250 and ASKED in both and "zz" in both and "yy" not in both
+
+
+def test_a_layout_that_leaves_no_room_is_refused():
+    with pytest.raises(BadInput, match=r"characters and may have 10; raise guidance\.characters"):
+        shown_within(10)
 
 
 def test_a_layout_without_the_question_is_refused():
     with pytest.raises(ValueError, match="the layout has no"):
         Guidance(layout="{feedback}")
+
+
+@pytest.mark.parametrize("name", ["{foo}", "{Prompt}", "{ response }", "{feedback.text}", "{0}"])
+def test_a_placeholder_that_stands_for_nothing_is_refused(name):
+    known = "use {system}, {prompt}, {response}, {feedback}, {request}"
+    with pytest.raises(ValueError, match=re.escape(f"{name}, which stands for nothing; {known}")):
+        Guidance(layout=f"{{prompt}}{name}")
+
+
+def test_other_braces_and_braces_in_texts_stay_as_they_are():
+    guidance = Guidance(system="{foo} ", layout='{system}{"a": {prompt}}')
+    assert guided(TALK, guidance)["prompt"][1] == f'{{foo}} {{"a": {render("Say hello.", "")}}}'
 
 
 def test_a_complaint_becomes_a_pair_for_each_fresh_answer():
@@ -164,11 +237,21 @@ def test_whole_conversations_become_turns(tmp_path):
     assert (third["label"], third["feedback"], third["next_response"]) == ("none", "", "")
 
 
+def test_what_the_system_said_is_in_the_history_of_each_turn(tmp_path):
+    talk = [BRIEF, *TURNS, *NUTS]
+    first, second = files.read(written(tmp_path, [{"messages": talk}]), "interactions")["history"]
+    assert (json.loads(first), json.loads(second)) == ([BRIEF], [BRIEF, *TURNS])
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"instruction": "A", "response": "B", "label": "cross"}, "'label': 'cross' is none of"),
         ({"instruction": "A", "response": "B", "label": "SAT", "history": "{"}, "no JSON list"),
+        (
+            {"instruction": "A", "response": "B", "label": "SAT", "history": '[{"role": "tool"}]'},
+            r"role \(system, user or assistant\) and content",
+        ),
         ({"conversation": [{"role": "user"}]}, "row 1: a conversation is a list of messages"),
         ({"conversation": [TURNS[0]]}, "no answer in any conversation"),
         ({"instruction": "A", "label": "SAT"}, "no column 'response'"),
@@ -189,3 +272,47 @@ def test_a_source_of_files_has_the_interactions_it_names(tmp_path):
         sources.interactions(Hub(), 5)
     named = plain.replace(interactions=path, share_eval=0.01)
     assert sources.interactions(named, 2).height == 2
+
+
+def asked(source: Files, split: str) -> list[str]:
+    """The prompts of a split of a source."""
+    return sources.instructions(source, split, 100)["instruction"].to_list()
+
+
+@pytest.fixture
+def split_in_two(tmp_path) -> Files:
+    """Forty prompts, about half of them evaluated, and no turns yet."""
+    prompts = tmp_path / "prompts.json"
+    rows = [{"instruction": f"Question {n}?", "davinci003": "A", "output": "A"} for n in range(40)]
+    prompts.write_text(json.dumps(rows))
+    return Files(instructions=prompts, demonstrations=prompts)
+
+
+def test_no_turn_comes_after_an_evaluation_prompt(split_in_two, tmp_path, caplog):
+    """One is planted as the prompt, one as the first message and one as the last one before."""
+    held_out, free = asked(split_in_two, "eval"), asked(split_in_two, "unlabeled")
+    plain = {"response": "B", "feedback": "No.", "label": "DSAT", "next_response": "C"}
+
+    def after(*before: str) -> str:
+        pairs = [({"role": "user", "content": said}, TURNS[1]) for said in before]
+        return json.dumps([message for pair in pairs for message in pair])
+
+    turns = [
+        plain | {"instruction": held_out[0], "history": "[]"},
+        plain | {"instruction": free[0], "history": after(held_out[1], free[1])},
+        plain | {"instruction": free[2], "history": after(free[1], f" {held_out[2]}\n")},
+        plain | {"instruction": free[3], "history": after(free[4], free[5])},
+        plain | {"instruction": free[6], "history": "[]"},
+    ]
+    source = split_in_two.replace(interactions=written(tmp_path, turns))
+    with caplog.at_level(logging.WARNING, "alpacafarm.sources"):
+        rows = sources.interactions(source, 10)
+    assert rows["instruction"].to_list() == [free[3], free[6]]
+    trained = accepted(rows)["instruction"].to_list()
+    assert not [one for one in trained if any(each in one for each in held_out)]
+    assert caplog.messages == [
+        "3 of 5 turns left out: 1 ask an evaluation prompt, 2 more come after one"
+    ]
+    alone = source.replace(interactions=written(tmp_path, turns[:2]))
+    with pytest.raises(BadInput, match=r"talk\.json: each of 2 turns asks an evaluation prompt or"):
+        sources.interactions(alone, 10)

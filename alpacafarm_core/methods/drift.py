@@ -4,7 +4,7 @@ The rejected side are answers that users really disliked, the same in every roun
 is what the policy answers anew once it sees the disliked answer and what the user said of it. The
 user's words are no part of what is trained on. Left out: RMSProp, for which the farm has AdamW; the
 authors flatten a chat into plain lines and cut it on the right, which loses the feedback, while
-here the oldest turns go.
+here the oldest turns go, and then the end of the longest text.
 """
 
 from __future__ import annotations
