@@ -19,7 +19,7 @@ from alpacafarm_core.artifacts import Table
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.formats import load
 from alpacafarm_core.prompts import merged
-from alpacafarm_core.store import Manifest
+from alpacafarm_core.store import KINDS, Manifest
 from alpacafarm_core.tally import CSV_COLUMNS
 
 Record = dict[str, Any]
@@ -189,7 +189,11 @@ FORMATS: dict[str, dict[str, Writer]] = {
         "preferences": lambda rows: _lines(chosen_and_rejected(rows)),
         "demonstrations": lambda rows: _lines(prompted(rows)),
     },
-    "jsonl": {kind.kind: lambda rows: _lines(rows.to_dicts()) for kind in Table.__subclasses__()},
+    "jsonl": {
+        name: lambda rows: _lines(rows.to_dicts())
+        for name, kind in KINDS.items()
+        if issubclass(kind, Table)
+    },
 }
 """The formats of one file, and of each the kinds that fit it."""
 

@@ -12,10 +12,10 @@ from alpacafarm_core.artifacts import (
     Demonstrations,
     Leaderboard,
     Preferences,
+    Table,
 )
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.exports import (
-    FORMATS,
     annotations,
     chosen_and_rejected,
     farm_records,
@@ -210,10 +210,22 @@ def test_alpaca_farms_json_keeps_the_input_apart_and_writes_a_tie_as_0(tmp_path)
     assert again["preference"].to_list() == PAIRS["preference"].to_list()
 
 
-@pytest.mark.parametrize("kind", [name for name in KINDS if name not in ("policy", "reward_model")])
-def test_every_table_can_be_lines(kind):
-    assert kind in FORMATS["jsonl"]
-    assert writer_of("preferences", "jsonl")(PAIRS).count("\n") == PAIRS.height
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_shown_and_every_table_can_be_lines(kind, store, tmp_path, capsys):
+    artifact = KINDS[kind](key="ab" * 8)
+    is_table = isinstance(artifact, Table)
+    (folder := tmp_path / "draft").mkdir()
+    rows = table(artifact, {}) if is_table else pl.DataFrame()
+    store.write(artifact, Made(rows if is_table else folder), Recipe.of("made", 1, {}), 0.0)
+    code = typed("export", "abab", "--as", "jsonl", "--out", tmp_path / "rows.jsonl")
+    assert code == (0 if is_table else 2)
+    if is_table:
+        (line,) = (tmp_path / "rows.jsonl").read_text().splitlines()
+        assert json.loads(line) == rows.to_dicts()[0]
+    for command in ("show", "lineage"):
+        capsys.readouterr()
+        assert typed(command, "abab") == typed(command, "abab", "--json") == 0
+        assert kind in capsys.readouterr().out
 
 
 def exported(store, tmp_path, form: str, name: str) -> Path:
