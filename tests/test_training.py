@@ -177,7 +177,7 @@ def test_rows_that_are_too_long_are_counted_and_nothing_left_fails(tiny, tmp_pat
     short = Imitation(training=TRAINING.replace(max_length=max(lengths) - 1, epochs=1))
     notes = offline.train((tiny, None), tmp_path / "out", demonstrations(), short, EXACT)
     assert 0 < notes["too_long"] < 16 and notes["rows"] + notes["too_long"] == 16
-    with pytest.raises(TrainingFailed, match="max_length"):
+    with pytest.raises(BadInput, match="max_length"):
         none = Imitation(training=TRAINING.replace(max_length=8))
         offline.train((tiny, None), tmp_path / "out", demonstrations(), none, EXACT)
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from alpacafarm_core import reward
-from alpacafarm_core.errors import BadInput, TrainingFailed
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.grpo import GroupObjective
@@ -129,7 +129,7 @@ def test_a_hostfile_names_the_machines(tiny, tmp_path):
 def test_a_failure_in_one_of_the_processes_is_the_jobs(tiny, tmp_path):
     machine = HERE.replace(processes=2)
     given = ((tiny, None), tmp_path / "out", preferences()[:0], DPO(training=STEADY))
-    with pytest.raises(TrainingFailed, match="none of 0 rows"):
+    with pytest.raises(BadInput, match="none of 0 rows"):
         call_together("train.offline:train", *given, machine=machine)
 
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from alpacafarm_core.conditioning import ConditionedLogps, ConditionedObjective
-from alpacafarm_core.errors import BadInput
 from alpacafarm_core.generate import seed_of, wants_vllm
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import NO_PAST, Past
@@ -28,41 +27,33 @@ from alpacafarm_core.reward import scores
 from alpacafarm_core.sampler import Sampler
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import Room, alike, padded
-from alpacafarm_core.train.checkpoint import Checkpoints, State, origin
+from alpacafarm_core.train.checkpoint import Checkpoints, State
 from alpacafarm_core.train.contracts import finite, near
-from alpacafarm_core.train.descent import step
-from alpacafarm_core.train.engine import Engine, Learn, accumulate, engaged, gathered, together
-from alpacafarm_core.train.forward import response_divergences
-from alpacafarm_core.train.logbook import Logbook
-from alpacafarm_core.train.lora import take_up
-from alpacafarm_core.train.models import (
-    Loaded,
-    autocast,
-    begin,
-    fits,
-    grow,
-    load_policy,
-    load_scorer,
-    save,
+from alpacafarm_core.train.course import (
+    Course,
+    Folders,
+    check_fit,
+    checkpoints_of,
+    keep,
+    met,
+    prompts_of,
+    sampled,
+    sampler_of,
+    share_of,
 )
+from alpacafarm_core.train.descent import Lesson, step
+from alpacafarm_core.train.engine import Learn, accumulate, engaged, gathered, together
+from alpacafarm_core.train.forward import response_divergences
+from alpacafarm_core.train.logbook import Logbook, means
+from alpacafarm_core.train.lora import take_up
+from alpacafarm_core.train.models import Loaded, autocast, begin, grow, load_policy, save
 from alpacafarm_core.train.pool import Pool, held, joined, restored
-from alpacafarm_core.train.prompting import endless, that_fit
-from alpacafarm_core.train.tokens import Tokens, reward_ids, tagged, tokenizer_digest
-from alpacafarm_core.train.trial import Trial, check_on, frozen_of
+from alpacafarm_core.train.prompting import asked, endless
+from alpacafarm_core.train.tokens import Tokens, reward_ids, tagged
 
 log = logging.getLogger("alpacafarm.training")
 
-
-class Course(NamedTuple):
-    """Who takes part, and by which rules: the policy learns, scorer and reference do not."""
-
-    engine: Engine
-    policy: Loaded
-    scorer: Loaded
-    reference: Any
-    sampler: Sampler
-    objective: ConditionedObjective
-    machine: Machine
+SortedCourse = Course[ConditionedObjective]
 
 
 class Taught(NamedTuple):
@@ -73,7 +64,7 @@ class Taught(NamedTuple):
 
 
 def roll_out(
-    models: tuple[Path, Path, Path | None],
+    models: Folders,
     out: Path,
     instructions: pl.DataFrame,
     objective: ConditionedObjective,
@@ -90,32 +81,25 @@ def roll_out(
         torch.manual_seed(objective.training.seed)
         course = enrol(models, objective, machine)
         with closing(course.sampler):
-            room = objective.training.max_length - objective.sampling.max_tokens
-            prompts = that_fit(
-                instructions, course.policy.tokenizer, room - int(objective.is_tagged)
-            )
-            _check_fit(course, max(prompts, key=len))
-            recipe = origin(models, prompts, objective, machine)
-            recipe["machine"]["sampler"] = type(course.sampler).__name__
-            steps = _run(course, prompts, Checkpoints(out, recipe, machine))
-        with course.engine.whole():
-            if course.engine.team.leads:
-                save(course.policy, out)
+            prompts = prompts_of(course, instructions, before=int(objective.is_tagged))
+            check_fit(course, max(prompts, key=len), partial(_first_lesson, course))
+            steps = _run(course, prompts, checkpoints_of(course, models, prompts, out))
+        keep(course, out)
     return {"rows": len(prompts), "too_long": instructions.height - len(prompts), "steps": steps}
 
 
-def enrol(
-    models: tuple[Path, Path, Path | None], objective: ConditionedObjective, machine: Machine
-) -> Course:
+def _first_lesson(course: SortedCourse, rows: list[Tokens]) -> Lesson:
+    """A lesson on rows before which nothing is told."""
+    return partial(lesson, course, [Taught(row, row) for row in rows])
+
+
+def enrol(models: Folders, objective: ConditionedObjective, machine: Machine) -> SortedCourse:
     """Load everybody; the policy gets its reward tokens, where it learns behind them.
 
-    Raises BadInput when the reward model has another tokenizer, or the model sees too little.
+    Raises what `met` does.
     """
-    start, reward, reference = models
-    policy, scorer = load_policy(start, machine), load_scorer(reward, machine)
-    if tokenizer_digest(policy.tokenizer) != tokenizer_digest(scorer.tokenizer):
-        raise BadInput(f"{start} and {reward} have different tokenizers; fit the reward on {start}")
-    fits(policy, start, objective.training.max_length)
+    start, _, reference = models
+    policy, scorer = met(models, objective, machine)
     if objective.is_tagged:
         grow(policy, objective.sorting.quantiles, objective.training.seed)
     sampler = _sampler(start, policy, objective, machine)
@@ -124,6 +108,7 @@ def enrol(
     return Course(
         engine=engaged([policy.model], objective.training, machine),
         policy=policy,
+        critic=None,
         scorer=scorer,
         reference=load_policy(reference or start, machine).model,
         sampler=sampler,
@@ -132,23 +117,19 @@ def enrol(
     )
 
 
-def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Pool:
+def experience(course: SortedCourse, prompts: Sequence[list[int]], at: int) -> Pool:
     """Sample the responses of a step, each prompt given as often as it is answered, and score them.
 
     After the first step a policy that learns behind reward tokens answers behind the best one. Each
     process takes its share; all of them get all responses.
     """
-    objective, tokenizer = course.objective, course.policy.tokenizer
-    sampling, (rank, size, _) = objective.sampling, course.engine.team
-    mine = range(rank * len(prompts) // size, (rank + 1) * len(prompts) // size)
-    seeds = [seed_of(sampling.seed, f"rollout {at}", row) for row in mine]
-    some = [list(prompts[row]) for row in mine]
-    behind = reward_ids(tokenizer)[0] if objective.is_tagged and at > 0 else None
-    asked = some if behind is None else [tagged(prompt, behind, tokenizer) for prompt in some]
+    tokenizer, mine = course.policy.tokenizer, share_of(course, prompts)
+    some = told = [list(prompts[row]) for row in mine]
+    if course.objective.is_tagged and at > 0:
+        best = reward_ids(tokenizer)[0]
+        told = [tagged(prompt, best, tokenizer) for prompt in some]
     with course.engine.whole():
-        course.sampler.sync(course.policy.model)
-        samples = course.sampler.sample(asked, sampling, seeds)
-        course.sampler.rest()
+        samples = sampled(course, told, mine, at)
         rows = [Tokens(prompt, one.ids) for prompt, one in zip(some, samples, strict=True)]
         part = Pool(
             rows=rows,
@@ -179,7 +160,7 @@ def chosen(pool: Pool, tokenizer: Any, objective: ConditionedObjective) -> list[
 
 
 def lesson(
-    course: Course, taught: Sequence[Taught], rows: Sequence[int], _: Past = NO_PAST
+    course: SortedCourse, taught: Sequence[Taught], rows: Sequence[int], _: Past = NO_PAST
 ) -> Learn:
     """What one micro-batch adds to a gradient step on these rows: its part of the mean loss.
 
@@ -202,19 +183,19 @@ def lesson(
 
 
 def _run(
-    course: Course, prompts: Sequence[list[int]], checkpoints: Checkpoints
+    course: SortedCourse, prompts: Sequence[list[int]], checkpoints: Checkpoints
 ) -> list[dict[str, float]]:
     """All steps, or those that a checkpoint leaves; a pool that is kept is in the checkpoint."""
     objective, engine = course.objective, course.engine
     begun = checkpoints.latest(engine) or State(0)
     book = Logbook(checkpoints.feed if engine.team.leads else None, begun.history)
-    drawn, times = endless(prompts, objective.training.seed), objective.sampling.n
+    drawn = endless(prompts, objective.training.seed)
     pool = restored(begun.tensors)
     for at in range(objective.steps):
-        some = [next(drawn) for _ in range(objective.rollouts // times)]
+        some = asked(drawn, objective.rollouts, objective.sampling.n)
         if at < begun.step:
             continue
-        fresh = experience(course, [prompt for prompt in some for _ in range(times)], at)
+        fresh = experience(course, some, at)
         pool = joined([pool, fresh]) if objective.sorting.keep_pool else fresh
         figures = _described(fresh) | _improve(course, pool, at)
         finite(figures, at, objective.steps)
@@ -226,7 +207,7 @@ def _run(
     return book.history
 
 
-def _improve(course: Course, pool: Pool, at: int) -> dict[str, float]:
+def _improve(course: SortedCourse, pool: Pool, at: int) -> dict[str, float]:
     """The gradient steps of one step, all at one learning rate; the means of their figures."""
     objective = course.objective
     taught = chosen(pool, course.policy.tokenizer, objective)
@@ -241,11 +222,10 @@ def _improve(course: Course, pool: Pool, at: int) -> dict[str, float]:
         minibatch = alike(told, rows, Room.of(course.machine))
         figures = accumulate(course.engine, minibatch, lesson(course, taught, rows))
         history.append(figures | step(course.engine, objective.training, at, objective.steps))
-    means = {name: sum(one[name] for one in history) / len(history) for name in history[0]}
-    return means | {"learned": float(len(taught))}
+    return means(history) | {"learned": float(len(taught))}
 
 
-def _seen(course: Course, some: Sequence[Taught]) -> ConditionedLogps:
+def _seen(course: SortedCourse, some: Sequence[Taught]) -> ConditionedLogps:
     """What the loss asks for, with gradient; the reference reads the prompts without a token."""
     device = begin(course.machine)
     told = padded([one.told for one in some]).to(device)
@@ -268,36 +248,14 @@ def _described(fresh: Pool) -> dict[str, float]:
     }
 
 
-def _check_fit(course: Course, prompt: list[int]) -> None:
-    """Try the longest minibatch there could be."""
-    objective = course.objective
-    answer = [course.policy.tokenizer.eos_token_id] * objective.sampling.max_tokens
-    row = Tokens(prompt, answer)
-    rows = [row] * objective.minibatch
-    trial = Trial(
-        models=[course.policy.model],
-        examples=rows,
-        size=objective.minibatch,
-        lesson=partial(lesson, course, [Taught(row, row)] * objective.minibatch),
-        batch=lambda micro: padded([rows[at] for at in micro]),
-        frozen=frozen_of([course.reference], [course.scorer.model]),
-    )
-    check_on(trial, course.machine)
-
-
 def _sampler(
     start: Path, policy: Loaded, objective: ConditionedObjective, machine: Machine
 ) -> Sampler:
-    """An engine that follows the policy: vLLM with a copy of the weights, or the module itself."""
-    eos, never = policy.tokenizer.eos_token_id, reward_ids(policy.tokenizer)
-    if not wants_vllm(machine):
-        from alpacafarm_core.decoding import TransformersSampler
-
-        return TransformersSampler(policy.model, eos, never)
-    from alpacafarm_core.vllm_engine import VLLMSampler
-
+    """An engine that follows the policy and samples no reward token."""
+    longest, never = objective.training.max_length, reward_ids(policy.tokenizer)
+    if not (objective.is_tagged and wants_vllm(machine)):
+        return sampler_of(start, policy, longest, machine, never)
     with TemporaryDirectory(prefix="alpacafarm-") as folder:
-        # The engine makes room for as many tokens as it finds on disk.
-        if objective.is_tagged:
-            save(policy, start := Path(folder))
-        return VLLMSampler(start, objective.training.max_length, eos, machine, never)
+        # vLLM makes room for as many tokens as it finds on disk.
+        save(policy, Path(folder))
+        return sampler_of(Path(folder), policy, longest, machine, never)

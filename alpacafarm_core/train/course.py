@@ -1,26 +1,40 @@
-"""Who takes part in PPO and its siblings: policy and critic learn, scorer and reference do not.
+"""Who takes part in a loop that samples: a policy learns, scorer and reference look on.
 
-With LoRA policy, critic and a reference that is the start stand on one base: the policy's.
+And what such loops, PPO's and Quark's, do alike. With LoRA policy, critic and a reference that is
+the start stand on one base: the policy's.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import polars as pl
 import torch
 
+from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.generate import wants_vllm
+from alpacafarm_core.generate import seed_of, wants_vllm
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.proximal import OnlineObjective
-from alpacafarm_core.sampler import Sampler
-from alpacafarm_core.train.batches import tokenizer_digest
+from alpacafarm_core.sampler import Sample, Sampler
+from alpacafarm_core.train.batches import padded, tokenizer_digest
+from alpacafarm_core.train.checkpoint import Checkpoints, origin
+from alpacafarm_core.train.descent import Lesson
 from alpacafarm_core.train.engine import Engine, engaged
 from alpacafarm_core.train.lora import SharedCritic, take_up
-from alpacafarm_core.train.models import Loaded, fits, load_policy, load_scorer
+from alpacafarm_core.train.models import Loaded, fits, load_policy, load_scorer, save
+from alpacafarm_core.train.prompting import that_fit
 from alpacafarm_core.train.team import Team
+from alpacafarm_core.train.tokens import Tokens
+from alpacafarm_core.train.trial import Trial, check_on, frozen_of
+
+Folders = tuple[Path, Path, Path | None]
+"""Of the start, the reward model and the reference; none: the start."""
+
+Aim = TypeVar("Aim", bound=OnlineObjective | ConditionedObjective)
 
 
-class Course(NamedTuple):
+class Course(NamedTuple, Generic[Aim]):
     """Who takes part, and by which rules; `critic` is None where nobody estimates values."""
 
     engine: Engine
@@ -29,7 +43,7 @@ class Course(NamedTuple):
     scorer: Loaded
     reference: Any
     sampler: Sampler
-    objective: OnlineObjective
+    objective: Aim
     machine: Machine
 
     @property
@@ -38,20 +52,14 @@ class Course(NamedTuple):
         return _learners(self.policy, self.critic)
 
 
-def enrol(
-    models: tuple[Path, Path, Path | None], objective: OnlineObjective, machine: Machine
-) -> Course:
-    """Load everybody: `models` are the folders of the start, the reward model and the reference.
+OnlineCourse = Course[OnlineObjective]
+AnyCourse = Course[OnlineObjective] | Course[ConditionedObjective]
 
-    Raises BadInput when the reward model has another tokenizer, or the model sees too little.
-    """
-    start, reward, reference = models
-    policy, scorer = load_policy(start, machine), load_scorer(reward, machine)
-    if tokenizer_digest(policy.tokenizer) != tokenizer_digest(scorer.tokenizer):
-        raise BadInput(f"{start} and {reward} have different tokenizers; fit the reward on {start}")
-    fits(policy, start, objective.training.max_length)
-    if objective.rollouts < (size := Team.here().size):
-        raise BadInput(f"{objective.rollouts} rollouts for {size} processes; ask for more of them")
+
+def enrol(models: Folders, objective: OnlineObjective, machine: Machine) -> OnlineCourse:
+    """Load everybody for PPO or a sibling of it; raises what `met` does."""
+    start, _, reference = models
+    policy, scorer = met(models, objective, machine)
     critic = _critic(models, policy.model, objective, machine)
     learners = _learners(policy, critic)
     for model in learners:
@@ -64,22 +72,111 @@ def enrol(
         critic=critic,
         scorer=scorer,
         reference=policy.model if is_base else load_policy(reference or start, machine).model,
-        sampler=_sampler(start, policy, objective, machine),
+        sampler=sampler_of(start, policy, objective.training.max_length, machine),
         objective=objective,
         machine=machine,
     )
+
+
+def met(
+    models: Folders, objective: OnlineObjective | ConditionedObjective, machine: Machine
+) -> tuple[Loaded, Loaded]:
+    """The policy as it starts, and the scorer.
+
+    Raises BadInput when the reward model has another tokenizer, the model sees too little, or
+    there are fewer rollouts than processes.
+    """
+    start, reward, _ = models
+    policy, scorer = load_policy(start, machine), load_scorer(reward, machine)
+    if tokenizer_digest(policy.tokenizer) != tokenizer_digest(scorer.tokenizer):
+        raise BadInput(f"{start} and {reward} have different tokenizers; fit the reward on {start}")
+    fits(policy, start, objective.training.max_length)
+    if objective.rollouts < (size := Team.here().size):
+        raise BadInput(f"{objective.rollouts} rollouts for {size} processes; ask for more of them")
+    return policy, scorer
+
+
+def sampler_of(
+    start: Path, policy: Loaded, longest: int, machine: Machine, never: Sequence[int] = ()
+) -> Sampler:
+    """An engine that follows the policy: vLLM with a copy of the weights, or the module itself.
+
+    It samples no token of `never`.
+    """
+    eos = policy.tokenizer.eos_token_id
+    if wants_vllm(machine):
+        from alpacafarm_core.vllm_engine import VLLMSampler
+
+        return VLLMSampler(start, longest, eos, machine, never)
+    from alpacafarm_core.decoding import TransformersSampler
+
+    return TransformersSampler(policy.model, eos, never)
+
+
+def prompts_of(course: AnyCourse, rows: pl.DataFrame, before: int = 0) -> list[list[int]]:
+    """Prompts that leave room for the longest answer, and for `before` tokens ahead of them."""
+    settings = course.objective
+    room = settings.training.max_length - settings.sampling.max_tokens - before
+    return that_fit(rows, course.policy.tokenizer, room)
+
+
+def check_fit(
+    course: AnyCourse, prompt: list[int], lesson: Callable[[list[Tokens]], Lesson]
+) -> None:
+    """Try the longest minibatch there could be; `lesson` says what is learned from its rows."""
+    answer = [course.policy.tokenizer.eos_token_id] * course.objective.sampling.max_tokens
+    rows = [Tokens(prompt, answer)] * course.objective.minibatch
+    looks_on = [] if course.reference is course.policy.model else [course.reference]
+    trial = Trial(
+        models=course.learners,
+        examples=rows,
+        size=len(rows),
+        lesson=lesson(rows),
+        batch=lambda micro: padded([rows[row] for row in micro]),
+        frozen=frozen_of(looks_on, [course.scorer.model]),
+    )
+    check_on(trial, course.machine)
+
+
+def checkpoints_of(
+    course: AnyCourse, models: Folders, prompts: Sequence[list[int]], out: Path
+) -> Checkpoints:
+    """Where this training goes on from, if it was stopped; raises BadInput where it was another."""
+    recipe = origin(models, prompts, course.objective, course.machine)
+    recipe["machine"]["sampler"] = type(course.sampler).__name__
+    return Checkpoints(out, recipe, course.machine)
+
+
+def share_of(course: AnyCourse, prompts: Sequence[list[int]]) -> range:
+    """The places of those of a step's prompts that this process answers."""
+    rank, size, _ = course.engine.team
+    return range(rank * len(prompts) // size, (rank + 1) * len(prompts) // size)
+
+
+def sampled(
+    course: AnyCourse, prompts: Sequence[list[int]], places: range, at: int
+) -> list[Sample]:
+    """What the policy of step `at` answers to prompts that stand at these places of the step."""
+    sampling = course.objective.sampling
+    seeds = [seed_of(sampling.seed, f"rollout {at}", place) for place in places]
+    course.sampler.sync(course.policy.model)
+    samples = course.sampler.sample(prompts, sampling, seeds)
+    course.sampler.rest()
+    return samples
+
+
+def keep(course: AnyCourse, out: Path) -> None:
+    """Save the policy, once for all processes."""
+    with course.engine.whole():
+        if course.engine.team.leads:
+            save(course.policy, out)
 
 
 def _learners(policy: Loaded, critic: Any) -> list[Any]:
     return [policy.model] if critic is None else [policy.model, critic]
 
 
-def _critic(
-    models: tuple[Path, Path, Path | None],
-    policy: Any,
-    objective: OnlineObjective,
-    machine: Machine,
-) -> Any:
+def _critic(models: Folders, policy: Any, objective: OnlineObjective, machine: Machine) -> Any:
     """The reward model's or the policy's backbone, or an adapter on the latter; its head zero.
 
     None where the objective has no use for one; the policy takes up its own adapter all the same.
@@ -93,15 +190,3 @@ def _critic(
     critic = load_scorer(models[1] if settings.init == "reward" else models[0], machine).model
     torch.nn.init.zeros_(critic.score.weight)
     return critic
-
-
-def _sampler(start: Path, policy: Loaded, objective: OnlineObjective, machine: Machine) -> Sampler:
-    """An engine that follows the policy: vLLM with a copy of the weights, or the module itself."""
-    eos = policy.tokenizer.eos_token_id
-    if wants_vllm(machine):
-        from alpacafarm_core.vllm_engine import VLLMSampler
-
-        return VLLMSampler(start, objective.training.max_length, eos, machine)
-    from alpacafarm_core.decoding import TransformersSampler
-
-    return TransformersSampler(policy.model, eos)

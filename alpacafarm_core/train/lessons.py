@@ -13,7 +13,7 @@ from alpacafarm_core.objective import NO_PAST, Past
 from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import Padded, padded
-from alpacafarm_core.train.course import Course
+from alpacafarm_core.train.course import OnlineCourse
 from alpacafarm_core.train.engine import Learn
 from alpacafarm_core.train.forward import response_logprobs, response_values
 from alpacafarm_core.train.models import autocast, begin
@@ -39,7 +39,7 @@ class Then(NamedTuple):
 
 
 def lesson(
-    course: Course,
+    course: OnlineCourse,
     rollouts: Rollouts,
     taught: rl.Advantages,
     rows: Sequence[int],
@@ -88,12 +88,12 @@ def _losses(
     return losses
 
 
-def values_of(course: Course, batch: Padded) -> Tensor | None:
+def values_of(course: OnlineCourse, batch: Padded) -> Tensor | None:
     """The critic's values, [N, R]; None without a critic."""
     return None if course.critic is None else response_values(course.critic, batch)
 
 
-def _now(course: Course, rollouts: Rollouts, micro: Sequence[int]) -> Today:
+def _now(course: OnlineCourse, rollouts: Rollouts, micro: Sequence[int]) -> Today:
     """What policy and critic say of a micro-batch today."""
     batch = padded([rollouts.rows[row] for row in micro]).to(begin(course.machine))
     with autocast(course.machine):

@@ -87,6 +87,11 @@ class Reader:
         return [json.loads(line) for line in text[:whole].splitlines()]
 
 
+def means(history: Sequence[Mapping[str, float]]) -> Figures:
+    """The mean of each figure over some steps, which all have the same ones."""
+    return {name: sum(one[name] for one in history) / len(history) for name in history[0]}
+
+
 def terse(entry: Mapping[str, float], steps: float) -> str:
     """One line of a step's figures, those that a person watches."""
     known = [said.format(entry[name]) for name, said in SAID.items() if name in entry]

@@ -73,7 +73,7 @@ def train(
     `models[1]` is the reference, None the start itself; it is loaded only if the loss asks for what
     is not known. `data` are rows, or the fields of `Data`. Returns rows used and left out, and
     `steps`, a list of figures for each optimiser step. Goes on from a checkpoint beside `out`.
-    Raises TrainingFailed when nothing is left to learn from or a contract is broken, BadInput when
+    Raises TrainingFailed when a contract is broken, BadInput when nothing is left to learn from or
     the checkpoint, or what is known, is of something else.
     """
     given = Data(*data) if isinstance(data, tuple) else Data(data)

@@ -8,10 +8,9 @@ off throughout.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +25,28 @@ from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.reward import scores
 from alpacafarm_core.sampler import Sample
 from alpacafarm_core.train import rl
-from alpacafarm_core.train.batches import (
-    Room,
-    Tokens,
-    alike,
-    padded,
-)
-from alpacafarm_core.train.checkpoint import Checkpoints, State, origin
+from alpacafarm_core.train.batches import Room, Tokens, alike, padded
+from alpacafarm_core.train.checkpoint import Checkpoints, State
 from alpacafarm_core.train.contracts import agreeing, finite, near
-from alpacafarm_core.train.course import Course, enrol
-from alpacafarm_core.train.descent import step
+from alpacafarm_core.train.course import (
+    Folders,
+    OnlineCourse,
+    check_fit,
+    checkpoints_of,
+    enrol,
+    keep,
+    prompts_of,
+    sampled,
+    share_of,
+)
+from alpacafarm_core.train.descent import Lesson, step
 from alpacafarm_core.train.engine import accumulate, gathered, together
 from alpacafarm_core.train.forward import judged
 from alpacafarm_core.train.lessons import lesson, values_of
-from alpacafarm_core.train.logbook import Logbook
+from alpacafarm_core.train.logbook import Logbook, means
 from alpacafarm_core.train.lora import base_of
-from alpacafarm_core.train.models import (
-    autocast,
-    begin,
-    precision,
-    save,
-)
-from alpacafarm_core.train.prompting import endless, that_fit
+from alpacafarm_core.train.models import autocast, begin, precision
+from alpacafarm_core.train.prompting import asked, endless
 from alpacafarm_core.train.rollouts import (
     Rollouts,
     agreement,
@@ -57,7 +56,6 @@ from alpacafarm_core.train.rollouts import (
     joined,
     restored,
 )
-from alpacafarm_core.train.trial import Trial, check_on, frozen_of
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -65,7 +63,7 @@ LOOKS = ("mask", "logprobs", "ref_logprobs", "entropies", "values")
 
 
 def roll_out(
-    models: tuple[Path, Path, Path | None],
+    models: Folders,
     out: Path,
     instructions: pl.DataFrame,
     objective: OnlineObjective,
@@ -82,56 +80,35 @@ def roll_out(
         torch.manual_seed(objective.training.seed)
         course = enrol(models, objective, machine)
         with closing(course.sampler):
-            room = objective.training.max_length - objective.sampling.max_tokens
-            prompts = that_fit(instructions, course.policy.tokenizer, room)
-            _check_fit(course, max(prompts, key=len))
-            recipe = origin(models, prompts, objective, machine)
-            recipe["machine"]["sampler"] = type(course.sampler).__name__
-            steps = _run(course, prompts, Checkpoints(out, recipe, machine))
-        with course.engine.whole():
-            if course.engine.team.leads:
-                save(course.policy, out)
+            prompts = prompts_of(course, instructions)
+            check_fit(course, max(prompts, key=len), partial(_first_lesson, course))
+            steps = _run(course, prompts, checkpoints_of(course, models, prompts, out))
+        keep(course, out)
     return {"rows": len(prompts), "too_long": instructions.height - len(prompts), "steps": steps}
 
 
-def _check_fit(course: Course, prompt: list[int]) -> None:
-    """Try the longest minibatch there could be."""
-    objective = course.objective
-    answer = [course.policy.tokenizer.eos_token_id] * objective.sampling.max_tokens
-    rows = [Tokens(prompt, answer)] * objective.minibatch
+def _first_lesson(course: OnlineCourse, rows: list[Tokens]) -> Lesson:
+    """A lesson on rows of which nothing is known."""
     rollouts = imagined(rows)
-    taught = rl.Advantages(rollouts.values, rollouts.values)
-    trial = Trial(
-        models=course.learners,
-        examples=rows,
-        size=objective.minibatch,
-        lesson=partial(lesson, course, rollouts, taught),
-        batch=lambda micro: padded([rows[row] for row in micro]),
-        frozen=frozen_of([] if course.reference is course.policy.model else [course.reference],
-                         [course.scorer.model]),
-    )  # fmt: skip
-    check_on(trial, course.machine)
+    return partial(lesson, course, rollouts, rl.Advantages(rollouts.values, rollouts.values))
 
 
-def experience(course: Course, prompts: Sequence[list[int]], at: int) -> Rollouts:
+def experience(course: OnlineCourse, prompts: Sequence[list[int]], at: int) -> Rollouts:
     """Sample a response to each prompt and have everybody look at it.
 
     Each process takes its share of the prompts; all of them get all rollouts, so that whatever is
     computed over a step's rollouts is computed over the whole of them.
     """
-    sampling, (rank, size, _) = course.objective.sampling, course.engine.team
-    seeds = [seed_of(sampling.seed, f"rollout {at}", row) for row in range(len(prompts))]
-    mine = slice(rank * len(prompts) // size, (rank + 1) * len(prompts) // size)
+    mine = share_of(course, prompts)
+    some = [list(prompts[row]) for row in mine]
     with course.engine.whole():
-        course.sampler.sync(course.policy.model)
-        samples = course.sampler.sample(prompts[mine], sampling, seeds[mine])
-        course.sampler.rest()
-        rows = [Tokens(list(p), s.ids) for p, s in zip(prompts[mine], samples, strict=True)]
+        samples = sampled(course, some, mine, at)
+        rows = [Tokens(prompt, one.ids) for prompt, one in zip(some, samples, strict=True)]
         part = Rollouts(
             rows=rows,
             scores=torch.tensor(scores(course.scorer, rows, course.machine)),
             finished=torch.tensor([sample.finish_reason == "stop" for sample in samples]),
-            sampled=_sampled(samples),
+            sampled=_told(samples),
             **_looked_at(course, rows),
         )
     return joined(gathered(part))
@@ -152,7 +129,7 @@ def learned(rollouts: Rollouts, kl_coef: float, objective: OnlineObjective) -> r
 
 
 def _run(
-    course: Course, prompts: Sequence[list[int]], checkpoints: Checkpoints
+    course: OnlineCourse, prompts: Sequence[list[int]], checkpoints: Checkpoints
 ) -> list[dict[str, float]]:
     """All steps, or those that a checkpoint leaves; rollouts in hand are learned from first."""
     objective, engine = course.objective, course.engine
@@ -162,7 +139,7 @@ def _run(
     drawn = endless(prompts, objective.training.seed)
     in_hand = restored(begun.tensors) if begun.tensors else None
     for at in range(objective.steps):
-        some = _asked(drawn, objective)
+        some = asked(drawn, objective.rollouts, objective.sampling.n)
         if at < begun.step:
             continue
         rollouts, in_hand = in_hand or experience(course, some, at), None
@@ -183,7 +160,7 @@ def _run(
 
 
 def _improve(
-    course: Course, rollouts: Rollouts, taught: rl.Advantages, at: int
+    course: OnlineCourse, rollouts: Rollouts, taught: rl.Advantages, at: int
 ) -> dict[str, float]:
     """Every gradient step of one PPO step, all at one learning rate; the means of their figures."""
     objective, count = course.objective, len(rollouts.rows)
@@ -197,10 +174,10 @@ def _improve(
             learn = lesson(course, rollouts, taught, rows)
             figures = accumulate(course.engine, minibatch, learn)
             history.append(figures | step(course.engine, objective.training, at, objective.steps))
-    return {name: sum(one[name] for one in history) / len(history) for name in history[0]}
+    return means(history)
 
 
-def _sampled(samples: Sequence[Sample]) -> Tensor:
+def _told(samples: Sequence[Sample]) -> Tensor:
     """The sampler's log-probabilities, [B, R]; not a number where it gave none."""
     nothing = float("nan")
     return pad_sequence(
@@ -209,7 +186,7 @@ def _sampled(samples: Sequence[Sample]) -> Tensor:
 
 
 @torch.no_grad()
-def _looked_at(course: Course, rows: Sequence[Tokens]) -> dict[str, Tensor]:
+def _looked_at(course: OnlineCourse, rows: Sequence[Tokens]) -> dict[str, Tensor]:
     """Mask, log-probabilities, entropies and values of all responses, each [B, R]."""
     shape = (len(rows), max(len(row.response) for row in rows))
     found = {name: torch.zeros(shape) for name in LOOKS}
@@ -234,7 +211,7 @@ def _nats(rollouts: Rollouts, objective: OnlineObjective) -> float:
     return float((found * rollouts.mask).sum(1).mean())
 
 
-def _sound(course: Course, rollouts: Rollouts, at: int) -> dict[str, float]:
+def _sound(course: OnlineCourse, rollouts: Rollouts, at: int) -> dict[str, float]:
     """What rollouts are like, found fit to learn from; raises ContractBroken where they are not."""
     gap, figures = agreement(rollouts), described(rollouts)
     if gap:
@@ -242,10 +219,3 @@ def _sound(course: Course, rollouts: Rollouts, at: int) -> dict[str, float]:
     finite(figures, at, course.objective.steps)
     near(figures["kl"], course.objective.kl.limit, at)
     return figures | gap
-
-
-def _asked(drawn: Iterator[list[int]], objective: OnlineObjective) -> list[list[int]]:
-    """The prompts of a step, each as often in a row as it is answered."""
-    times = objective.sampling.n
-    prompts = islice(drawn, objective.rollouts // times)
-    return [prompt for prompt in prompts for _ in range(times)]

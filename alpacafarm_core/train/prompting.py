@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import polars as pl
@@ -34,3 +35,8 @@ def endless(prompts: Sequence[list[int]], seed: int) -> Iterator[list[int]]:
     while True:
         for row in torch.randperm(len(prompts), generator=shuffle).tolist():
             yield prompts[row]
+
+
+def asked(drawn: Iterator[list[int]], rollouts: int, times: int) -> list[list[int]]:
+    """The next prompts for so many rollouts, each `times` in a row."""
+    return [prompt for prompt in islice(drawn, rollouts // times) for _ in range(times)]
