@@ -10,7 +10,7 @@ from alpacafarm_core.setup import Source
 from tasks.stage import stage, store
 
 
-@stage(Interactions, version=1)
+@stage(Interactions, version=2)
 def interactions(source: Source, size: int) -> pl.DataFrame:
     """Answers and what their users made of them."""
     return sources.interactions(source, size)
