@@ -63,7 +63,8 @@ def _figures(row: dict[str, str]) -> str:
         words.append(f"true utility {utility:+.3f} ± {own['utility_paired_error']:.3f} to SFT")
     words.append(f"answers of {own['avg_length']:.0f} characters")
     link = "([all methods](../leaderboard.md))"
-    return f"Scale small, {own['seeds']:.0f} seeds {link}: {', '.join(words)}."
+    seeds = "seed 0" if own["seeds"] == 1 else f"seeds 0 to {own['seeds'] - 1:.0f}"
+    return f"Scale small, {seeds} {link}: {', '.join(words)}."
 
 
 def index() -> str:

@@ -5,7 +5,7 @@
 
 Prints the leaderboard with paired errors over prompts and seeds, what each method used beyond the
 start it shares with all (optimiser steps, answers drawn and scored), and the tables that several
-methods stand on with how often each was made; `--out` writes that, and the rows as CSV beside it.
+methods stand on with how often each was made; `--out` writes that below a mark, and the rows as CSV beside it.
 Stages done before come from the store, so a run that was stopped goes on.
 """
 
@@ -32,6 +32,7 @@ from tasks.train import METRICS
 
 SHARED = ("generate", "annotate", "fit_reward", "score", "compare", "rank", "look")
 FIRST, ROLLED = "sft", "roll_out"
+MARK = "<!-- made by benchmarks/all_methods.py -->"
 
 
 def main() -> None:
@@ -47,10 +48,12 @@ def main() -> None:
     names.sort(key=lambda name: name != FIRST)
     setups = [Setup(scale=chosen.scale, seed=seed) for seed in range(chosen.seeds)]
     raced = race(names, setups)
-    text = page(raced, f"{chosen.seeds} seeds, scale {chosen.scale}")
+    seeds = "seed 0" if chosen.seeds == 1 else f"seeds 0 to {chosen.seeds - 1}"
+    text = page(raced, f"{seeds}, scale {chosen.scale}")
     print(text)
     if chosen.out:
-        chosen.out.write_text(f"<!-- made by benchmarks/all_methods.py -->\n\n{text}\n")
+        written = chosen.out.read_text() if chosen.out.is_file() else ""
+        chosen.out.write_text(f"{written.partition(MARK)[0]}{MARK}\n\n{text}\n")
         seeds = pl.lit(chosen.seeds).alias("seeds")
         rows = pl.DataFrame(raced["leaderboard"]).with_columns(seeds)
         rows.write_csv(chosen.out.with_suffix(".csv"), float_precision=4)
