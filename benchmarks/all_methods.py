@@ -5,8 +5,8 @@
 
 Prints the leaderboard with paired errors over prompts and seeds, what each method used beyond the
 start it shares with all (optimiser steps, answers drawn and scored), and the tables that several
-methods stand on with how often each was made; `--out` writes that below a mark, and the rows as CSV beside it.
-Stages done before come from the store, so a run that was stopped goes on.
+methods stand on with how often each was made; `--out` writes that below a mark, and the rows as CSV
+beside it. Stages done before come from the store, so a run that was stopped goes on.
 """
 
 import argparse
@@ -54,8 +54,7 @@ def main() -> None:
     if chosen.out:
         written = chosen.out.read_text() if chosen.out.is_file() else ""
         chosen.out.write_text(f"{written.partition(MARK)[0]}{MARK}\n\n{text}\n")
-        seeds = pl.lit(chosen.seeds).alias("seeds")
-        rows = pl.DataFrame(raced["leaderboard"]).with_columns(seeds)
+        rows = pl.DataFrame(raced["leaderboard"]).with_columns(seeds=pl.lit(chosen.seeds))
         rows.write_csv(chosen.out.with_suffix(".csv"), float_precision=4)
 
 
