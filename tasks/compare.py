@@ -1,11 +1,13 @@
 """Answers to one prompt against each other."""
 
+from importlib import import_module
+
 import polars as pl
 
+from alpacafarm_core import composing
 from alpacafarm_core.artifacts import Candidates, Comparisons, Scores
 from alpacafarm_core.farm import Judge
 from alpacafarm_core.pairs import compared
-from tasks.judge import score
 from tasks.stage import stage, store
 
 
@@ -17,4 +19,4 @@ def compare_scored(scored: Scores) -> pl.DataFrame:
 
 def compare(candidates: Candidates, judge: Judge) -> Comparisons:
     """Compare answers by a judge that gives a score to each, in a stage of its own."""
-    return compare_scored(score(candidates, judge))
+    return composing.compare(import_module("tasks"), candidates, judge)

@@ -123,7 +123,7 @@ class Stage(Generic[P, A]):
 
     def receipt(self, *args: P.args, **kwargs: P.kwargs) -> A:
         """The receipt this call would return; nothing is made."""
-        return self.receipt_of(self._arguments(*args, **kwargs))
+        return self.receipt_of(self.arguments(*args, **kwargs))
 
     def receipt_of(self, arguments: dict[str, Any]) -> A:
         """The receipt for arguments by name, defaults included."""
@@ -136,7 +136,8 @@ class Stage(Generic[P, A]):
         event = {"stage": self.name, "artifact": artifact.folder, "ran": ran}
         store().note(event | {"at": time.time(), "run": RUN})
 
-    def _arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+    def arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+        """What a call gives, by name, defaults included."""
         call = self.signature.bind(*args, **kwargs)
         call.apply_defaults()
         return dict(call.arguments)
@@ -145,7 +146,7 @@ class Stage(Generic[P, A]):
     def _run(self) -> Callable[P, A]:
         @wraps(self.make)
         def run(*args: P.args, **kwargs: P.kwargs) -> A:
-            arguments = self._arguments(*args, **kwargs)
+            arguments = self.arguments(*args, **kwargs)
             artifact = self.receipt_of(arguments)
             if store().has(artifact):
                 self.note(artifact, ran=False)
@@ -219,7 +220,7 @@ def _mirror(of: Stage[Any, Any]) -> "CachePolicy":
         def compute_key(
             self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: Any, **_: Any
         ) -> str:
-            artifact = of.receipt_of(of._arguments(**inputs))
+            artifact = of.receipt_of(of.arguments(**inputs))
             key = f"{artifact.folder}/prefect.json"
             records = task_ctx.result_store
             if not store().has(artifact):

@@ -1,12 +1,13 @@
 """Weights. The heavy work is a job: in this process on a CPU, in one of its own on a GPU."""
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from alpacafarm_core import plots
+from alpacafarm_core import composing, plots
 from alpacafarm_core.artifacts import Demonstrations, Instructions, Logps, Preferences
 from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.farm import Known
@@ -56,14 +57,8 @@ def train(
     objective: Objective,
     reference: Policy | None = None,
 ) -> Policy:
-    """Train a policy on fixed data.
-
-    What the reference makes of the data is looked at in a stage of its own, so that objectives
-    share it.
-    """
-    measure = reference or policy
-    known = Known.of(measure, objective, lambda looking: look(measure, data, looking))
-    return train_policy(policy, data, objective, known)
+    """Train a policy on fixed data, after a look at what the reference makes of it."""
+    return composing.train(import_module("tasks"), policy, data, objective, reference)
 
 
 @stage(Policy, version=1)
