@@ -4,11 +4,11 @@ The same class is the form in the Prefect UI, the flags of the command line and 
 What only makes a run faster or fit is in `machine.py` and never here.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from alpacafarm_core.values import Value
+from alpacafarm_core.values import LATER, Grown, Value
 
 Scale = Literal["smoke", "small", "paper"]
 
@@ -47,7 +47,7 @@ class Lora(Value):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of A's inputs left out")
 
 
-class Training(Value):
+class Training(Grown):
     """One run of AdamW over fixed data."""
 
     learning_rate: float = Field(default=2e-5, gt=0, description="Peak learning rate")
@@ -62,13 +62,9 @@ class Training(Value):
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm")
     max_length: int = Field(default=512, ge=8, description="Tokens of prompt and response")
     seed: int = Field(default=42, ge=0, description="Seed of order and dropout")
-    lora: Lora | None = Field(default=None, description="Learn an adapter, not all weights")
-
-    @model_serializer(mode="wrap")
-    def _plain(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `lora` where there is none: keys from before there was any stay valid."""
-        said: dict[str, Any] = fields(self)
-        return {name: held for name, held in said.items() if name != "lora" or held is not None}
+    lora: Annotated[Lora | None, LATER] = Field(
+        default=None, description="Learn an adapter, not all weights"
+    )
 
 
 BUDGET = Training(learning_rate=2e-4, epochs=1, batch=32, max_length=256)

@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 def _in_words(schema: dict[str, Any]) -> None:
@@ -46,3 +46,28 @@ class Value(BaseModel):
             elif isinstance(held, Value):
                 changes[name] = held.seeded(seed)
         return self.replace(**changes)
+
+
+class Later:
+    """Marks a field of `Grown` settings, or an argument of a stage, that came after keys were made.
+
+    Left at its default it is not said, so that keys from before it stay valid. Its default must
+    therefore never change, and mean what was done before there was a choice.
+    """
+
+
+LATER = Later()
+
+
+class Grown(Value):
+    """Settings that got fields later: `field: Annotated[Kind, LATER] = Field(default=...)`."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = fields(self)
+        later = {
+            name
+            for name, field in type(self).model_fields.items()
+            if LATER in field.metadata and getattr(self, name) == field.get_default()
+        }
+        return {name: held for name, held in said.items() if name not in later}

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from functools import cache, cached_property, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeVar, get_args, get_origin
 from uuid import uuid4
 
 import polars as pl
@@ -30,6 +30,7 @@ from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.purse import UNLIMITED, Purse
 from alpacafarm_core.recipe import Recipe, key_of
 from alpacafarm_core.store import Made, Store
+from alpacafarm_core.values import LATER
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -116,6 +117,11 @@ class Stage(Generic[P, A]):
         self.make, self.yields, self.version, self.options = make, yields, version, options
         self.name = make.__name__
         self.signature = inspect.signature(make)
+        self._later = {
+            name: each.default
+            for name, each in self.signature.parameters.items()
+            if get_origin(each.annotation) is Annotated and LATER in get_args(each.annotation)
+        }
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> A:
         """The receipt, made now or before."""
@@ -127,7 +133,7 @@ class Stage(Generic[P, A]):
 
     def receipt_of(self, arguments: dict[str, Any]) -> A:
         """The receipt for arguments by name, defaults included."""
-        return self.yields(key=key_of(self.name, self.version, arguments))
+        return self.yields(key=key_of(self.name, self.version, self._said(arguments)))
 
     def note(self, artifact: A, ran: bool, seconds: float = 0.0) -> None:
         """Say on the log and in the journal whether the stage ran or was skipped."""
@@ -141,6 +147,15 @@ class Stage(Generic[P, A]):
         call = self.signature.bind(*args, **kwargs)
         call.apply_defaults()
         return dict(call.arguments)
+
+    def _said(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What goes into the key: an argument that came later, left as it was before, does not."""
+        nothing = object()
+        return {
+            name: given
+            for name, given in arguments.items()
+            if given != self._later.get(name, nothing)
+        }
 
     @property
     def _run(self) -> Callable[P, A]:
@@ -164,7 +179,7 @@ class Stage(Generic[P, A]):
         finally:
             _making.reset(making)
         made = content if isinstance(content, Made) else Made(content)
-        recipe = Recipe.of(self.name, self.version, arguments)
+        recipe = Recipe.of(self.name, self.version, self._said(arguments))
         manifest = store().write(artifact, made, recipe, started)
         self.note(artifact, ran=True, seconds=manifest.seconds)
         return artifact
