@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alpacafarm_core.errors import BadInput, Missing
+from flows.tracing import show_trace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,12 +65,22 @@ def show(
     print(opened.path(artifact))
 
 
-def lineage(key: str, store: StorePath = None, as_json: Json = False) -> None:
-    """All an artifact came from, inputs before what was made of them."""
+def lineage(
+    key: str,
+    row: Annotated[
+        int | None, typer.Option(help="Only what made this row, from 0.", min=0, show_default=False)
+    ] = None,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """All an artifact, or one row of it, came from; inputs before what was made of them."""
     from alpacafarm_core.lineage import ancestry
 
     opened = open_store(store)
-    _print([_line(manifest) for manifest in ancestry(opened, opened.find(key))], as_json)
+    artifact = opened.find(key)
+    if row is not None:
+        return show_trace(opened, artifact, row, as_json)
+    _print([_line(manifest) for manifest in ancestry(opened, artifact)], as_json)
 
 
 def why(key: str, store: StorePath = None, as_json: Json = False) -> None:
