@@ -18,7 +18,7 @@ from typing import Any
 from alpacafarm_core.method import Method
 from alpacafarm_core.methods import METHODS
 from alpacafarm_core.settings import Training
-from alpacafarm_core.values import Value
+from alpacafarm_core.values import LATER, Value
 
 BEGIN, END = "<!-- from the source -->", "<!-- by hand -->"
 BELOW = "\n## What our run showed\n\n## What it does not show\n"
@@ -107,12 +107,12 @@ def source_of(method: type[Method], where: str) -> str:
 def leaves(
     of: Value, before: str = "", plain: Value | None = None
 ) -> Iterator[tuple[str, Any, str]]:
-    """Settings by their path, with value and description; no seeds, and of an optimiser little
-    that is as everywhere.
+    """Settings by their path, with value and description; no seeds, nothing that came later and
+    is not chosen, and of an optimiser little that is as everywhere.
     """
     for name, field in type(of).model_fields.items():
         value, where = getattr(of, name), f"{before}{name}"
-        if name in UNSAID:
+        if name in UNSAID or (LATER in field.metadata and value == field.get_default()):
             continue
         if isinstance(value, Value):
             optimiser = Training() if isinstance(value, Training) else None

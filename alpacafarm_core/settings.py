@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from alpacafarm_core.fitting import Margin, Odin, Views
 from alpacafarm_core.values import LATER, Grown, Value
 
 Scale = Literal["smoke", "small", "paper"]
@@ -71,7 +72,7 @@ BUDGET = Training(learning_rate=2e-4, epochs=1, batch=32, max_length=256)
 """What every method on pairs may spend in the built-in world, so that they can be compared."""
 
 
-class Fitting(Value):
+class Fitting(Grown):
     """How a reward model is fitted: Bradley-Terry on the last response token."""
 
     training: Training = Field(
@@ -81,6 +82,18 @@ class Fitting(Value):
     held_out: int = Field(default=500, ge=0, description="Pairs kept for accuracy")
     seed: int = Field(default=42, ge=0, description="Seed of the held-out split")
     above_length: bool = Field(default=True, description="Must beat preferring the longer one")
+    margin: Annotated[Margin | None, LATER] = Field(
+        default=None, description="Gaps that the rewards should have"
+    )
+    penalty: Annotated[float, LATER] = Field(
+        default=0.0, ge=0, description="Weight of the squared rewards (Reg)"
+    )
+    odin: Annotated[Odin | None, LATER] = Field(
+        default=None, description="A second head that takes up length"
+    )
+    views: Annotated[Views, LATER] = Field(
+        default=Views(), description="Learning from samples, where there are some"
+    )
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
