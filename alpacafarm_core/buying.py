@@ -6,11 +6,13 @@ how many are answered, what they cost so far and how long the rest will take.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from alpacafarm_core.answers import Choice
 from alpacafarm_core.desk import Desk
 from alpacafarm_core.ledger import Ledger, Purchase, answered
 from alpacafarm_core.llm import Answer, Ask, Request, arrivals
+from alpacafarm_core.prices import Rates, tokens_of
 from alpacafarm_core.progress import Progress
 from alpacafarm_core.purse import UNLIMITED, Purse
 from alpacafarm_core.templates import Example
@@ -28,22 +30,68 @@ class Row(NamedTuple):
     coin: float | None
 
 
+class Order(Protocol):
+    """A call that can be bought, about one row or several."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The rows it is about, in the order in which they are shown."""
+
+    @property
+    def rates(self) -> Rates:
+        """What it costs."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest answer it can have."""
+
+    def usual(self) -> tuple[int, int]:
+        """Tokens of a usual answer, at least and at most."""
+
+    def request(self) -> Request:
+        """What is asked."""
+
+
+def most(order: Order) -> float:
+    """US dollars that a call can cost."""
+    return order.rates.most(order.request(), order.longest)
+
+
+def purchase(order: Order, request: Request, answer: Answer) -> Purchase:
+    """What the ledger is to remember of a call and its answer."""
+    call = answered(request, answer, len(order.keys), order.rates.charged(answer))
+    return Purchase(call, order.keys)
+
+
 class Batch(NamedTuple):
     """Rows to be shown together in one call."""
 
     desk: Desk
     rows: tuple[Row, ...]
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(row.key for row in self.rows)
+
+    @property
+    def rates(self) -> Rates:
+        return self.desk.rates
+
+    @property
+    def longest(self) -> int:
+        return self.desk.longest
+
+    def usual(self) -> tuple[int, int]:
+        judge = self.desk.annotator
+        size = judge.batch if judge.pads else len(self.rows)
+        if judge.usual_tokens is not None:
+            return (judge.usual_tokens * size,) * 2
+        least = min(self.longest, tokens_of(judge.answer.written([1.0] * size).text))
+        bare = isinstance(judge.answer, Choice)
+        return least, least if bare else self.longest
+
     def request(self) -> Request:
         return self.desk.request([row.example for row in self.rows])
-
-    def most(self) -> float:
-        """US dollars that the call can cost."""
-        return self.desk.most(self.request())
-
-    def purchase(self, request: Request, answer: Answer) -> Purchase:
-        call = answered(request, answer, len(self.rows), self.desk.price(answer))
-        return Purchase(call, tuple(row.key for row in self.rows))
 
 
 class Bought(NamedTuple):
@@ -76,15 +124,15 @@ def batches_of(rows: Sequence[Row]) -> list[Batch]:
     ]
 
 
-def spend(batches: Sequence[Batch], ask: Ask, ledger: Ledger, purse: Purse) -> Bought:
-    """Buy all batches, as many at a time as the purse can pay whatever they come to."""
+def spend(orders: Sequence[Order], ask: Ask, ledger: Ledger, purse: Purse) -> Bought:
+    """Buy all orders, as many at a time as the purse can pay whatever they come to."""
     bought, done = Bought(0, 0.0, set(), []), 0
-    most = [batch.most() for batch in batches] if purse.limit < UNLIMITED else [0.0] * len(batches)
-    while done < len(batches):
-        count = purse.reserve(most[done:])
-        some = most[done : done + count]
+    prices = [most(order) for order in orders] if purse.limit < UNLIMITED else [0.0] * len(orders)
+    while done < len(orders):
+        count = purse.reserve(prices[done:])
+        some = prices[done : done + count]
         try:
-            part = _buy(batches[done : done + count], ask, ledger)
+            part = _buy(orders[done : done + count], ask, ledger)
         except BaseException:
             # What is under way may still be charged; others must not wait for its money.
             purse.settle(some, sum(some))
@@ -94,21 +142,21 @@ def spend(batches: Sequence[Batch], ask: Ask, ledger: Ledger, purse: Purse) -> B
     return bought
 
 
-def _buy(batches: Sequence[Batch], ask: Ask, ledger: Ledger) -> Bought:
+def _buy(orders: Sequence[Order], ask: Ask, ledger: Ledger) -> Bought:
     """Ask, and put what was answered in the ledger: whatever has arrived meanwhile, together."""
-    requests, progress = [batch.request() for batch in batches], Progress(len(batches))
+    requests, progress = [order.request() for order in orders], Progress(len(orders))
 
     def put_away(group: Sequence[tuple[int, Answer]]) -> Bought:
         purchases = [
-            batches[index].purchase(requests[index], answer)
+            purchase(orders[index], requests[index], answer)
             for index, answer in group
             if answer.status == "ok"
         ]
         ledger.append(purchases)
-        cost = sum(purchase.call.price for purchase in purchases)
+        cost = sum(each.call.price for each in purchases)
         progress.add(len(group), cost)
         errors = [answer.error for _, answer in group if answer.error]
-        return Bought(len(purchases), cost, _rejected(batches, group), errors)
+        return Bought(len(purchases), cost, _rejected(orders, group), errors)
 
     bought = Bought(0, 0.0, set(), [])
     for group in arrivals(ask, requests, CHUNK):
@@ -120,13 +168,13 @@ def commonest(errors: Sequence[str]) -> str:
     return max(sorted(set(errors)), key=errors.count, default="")
 
 
-def _rejected(batches: Sequence[Batch], group: Sequence[tuple[int, Answer]]) -> set[str]:
+def _rejected(orders: Sequence[Order], group: Sequence[tuple[int, Answer]]) -> set[str]:
     """Keys of the rows of several that were rejected together: one of them may be at fault."""
     return {
-        row.key
+        key
         for index, answer in group
         if answer.status == "failed"
         and answer.finish_reason == "rejected"
-        and len(batches[index].rows) > 1
-        for row in batches[index].rows
+        and len(orders[index].keys) > 1
+        for key in orders[index].keys
     }

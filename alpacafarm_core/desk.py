@@ -7,9 +7,9 @@ from functools import cached_property
 
 from alpacafarm_core.answers import Said, Verdict, read
 from alpacafarm_core.ledger import Call, digest
-from alpacafarm_core.llm import WORLD, Answer, Request
+from alpacafarm_core.llm import WORLD, Request
 from alpacafarm_core.panel import Annotator
-from alpacafarm_core.prices import Rates, most_tokens, rates
+from alpacafarm_core.prices import Rates, rates
 from alpacafarm_core.prompts import merged
 from alpacafarm_core.templates import Example, Template, compiled, shortened
 from alpacafarm_core.world.judges import manner
@@ -83,27 +83,10 @@ class Desk:
         """What its calls cost; raises BadInput where no price is known."""
         return rates(self.annotator)
 
-    def price(self, answer: Answer) -> float:
-        """US dollars for one answer, at the discount of how it was asked for."""
-        return answer.discount * self.rates.of(answer.prompt_tokens, answer.completion_tokens)
-
-    def most(self, request: Request) -> float:
-        """US dollars that a call can cost: a token for each byte, and the longest answer.
-
-        `extra` counts as well: tools and formats are part of the prompt, limits are its own.
-        """
-        prompt = most_tokens(request.messages) + len(request.extra.encode())
-        return self.rates.of(prompt, self.longest)
-
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest answers that a call can ask for."""
-        extra = self.annotator.extra
-        limits = [extra.get(name) for name in ("max_tokens", "max_completion_tokens")]
-        given = [each for each in limits if isinstance(each, int)]
-        choices = extra.get("n")
-        times = choices if isinstance(choices, int) else 1
-        return max(1, times) * max(self.annotator.max_tokens, *given, 0)
+        return self.annotator.longest(self.annotator.max_tokens)
 
     def read(self, call: Call) -> list[Verdict] | None:
         """Verdicts on the examples of a call, each text read once."""

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from alpacafarm_core import evaluators
 from alpacafarm_core.answers import Choice
+from alpacafarm_core.asked import Asked
 from alpacafarm_core.bias import bias
 from alpacafarm_core.errors import BadInput, Missing
 from alpacafarm_core.parsers import Reader
@@ -25,36 +26,21 @@ _BARE = ["instruction", "output_1", "output_2"]
 _BLOCKS = {"prompt": [_BARE], "prompt_with_input": [_BARE, ["input", *_BARE]]}
 
 
-class Annotator(Value):
+class Annotator(Asked):
     """One simulated annotator: a model, a prompt and a way to read its answer."""
 
-    name: str = Field(description="Name in the table of labels")
-    model: str = Field(description="Model asked")
-    endpoint: str = Field(
-        default="world://",
-        pattern=r"^(world://|people://|https?://[^@\s]+)$",
-        description="world:// or a base URL without secrets",
-    )
-    api: Literal["chat", "completions"] = Field(default="chat", description="Kind of request")
     prompt: str = Field(description="Template for rows without input")
     prompt_with_input: str = Field(description="Template for rows with input")
     batch: int = Field(default=1, ge=1, description="Examples judged per call")
     pads: bool = Field(default=False, description="Fill a batch up instead of cutting the prompt")
     answer: Reader = Field(default=Choice(), description="How its answer is read")
-    temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus kept")
     max_tokens: int = Field(default=300, ge=1, description="Longest answer, in tokens")
     top_logprobs: int = Field(default=0, ge=0, le=20, description="Log-probabilities asked for")
     usual_tokens: int | None = Field(
         default=None, ge=1, exclude=True, description="Tokens of a usual answer to one example"
     )
-    extra: dict[str, Any] = Field(default={}, description="Further fields of the request's body")
     favour: tuple[str, ...] = Field(default=(), description="Texts whose tokens gain in logit")
     avoid: tuple[str, ...] = Field(default=(), description="Texts of one token that lose in logit")
-    price_per_1k_tokens: float | None = Field(
-        default=None, ge=0, description="US dollars; none takes the table's price of the model"
-    )
-    price_per_call: float = Field(default=0.0, ge=0, description="US dollars, as people are paid")
 
     def body(self) -> dict[str, Any]:
         """Further fields of the request's body; BadInput where words have no tokenizer."""

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from alpacafarm_core.asked import Asked
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.llm import PEOPLE, WORLD, Message
-from alpacafarm_core.panel import Annotator
+from alpacafarm_core.llm import PEOPLE, WORLD, Answer, Message, Request
 
 TABLE = Path(__file__).parent / "prices.yaml"
 CHARACTERS_PER_TOKEN = 4
@@ -34,9 +34,21 @@ class Rates(NamedTuple):
         tokens = prompt_tokens * self.prompt + completion_tokens * self.completion
         return tokens / 1e6 + self.call
 
+    def charged(self, answer: Answer) -> float:
+        """US dollars for one answer, at the discount of how it was asked for."""
+        return answer.discount * self.of(answer.prompt_tokens, answer.completion_tokens)
 
-def rates(annotator: Annotator) -> Rates:
-    """What an annotator's calls cost; raises BadInput for a model that no list knows."""
+    def most(self, request: Request, longest: int) -> float:
+        """US dollars that a call can cost: a token for each byte, and the longest answer.
+
+        `extra` counts as well: tools and formats are part of the prompt.
+        """
+        prompt = most_tokens(request.messages) + len(request.extra.encode())
+        return self.of(prompt, longest)
+
+
+def rates(annotator: Asked) -> Rates:
+    """What a judge's calls cost; raises BadInput for a model that no list knows."""
     own, call = annotator.price_per_1k_tokens, annotator.price_per_call
     if own is not None:
         return Rates(1000 * own, 1000 * own, call)

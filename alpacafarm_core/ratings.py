@@ -43,10 +43,11 @@ def _aspect(name: str) -> Columns:
 class Ratings(Table):
     """Answers with a mark from 1 to 5 for each aspect, one row an answer.
 
-    Of an aspect there is the mark (null where there is none), the judge's `_rationale` of it, the
-    `_status` (ok, na for not applicable, unparsable, refused, failed, or unasked) and the
-    `_position`, from 0, at which the answer was shown among all to its prompt. Two aspects also
-    have `_types` and the `_reason` for those. `fine` is the mean of the marks there are.
+    `principle` is what its writer was told to keep to, "" for none. Of an aspect there is the mark
+    (null where there is none), the judge's `_rationale` of it, the `_status` (ok, na for not
+    applicable, unparsable, refused, failed, or unasked) and the `_position`, from 0, at which the
+    answer was shown among all to its prompt. Two aspects also have `_types` and the `_reason` for
+    those. `fine` is the mean of the marks there are.
 
     `overall` is the score from 1 to 10 of the answer's critique, after repair; `repaired` says what
     was done to it: "" where nobody criticised, else kept, lowered, asked or unread.
@@ -55,6 +56,7 @@ class Ratings(Table):
     kind = "ratings"
     columns: ClassVar[Columns] = {
         **Candidates.columns,
+        "principle": TEXT,
         **{name: kind for aspect in ASPECTS for name, kind in _aspect(aspect).items()},
         "fine": REAL,
         "overall": WHOLE,
@@ -73,6 +75,7 @@ class Critiques(Table):
     kind = "critiques"
     columns: ClassVar[Columns] = {
         **Candidates.columns,
+        "principle": TEXT,
         "critique": TEXT,
         "overall": WHOLE,
         "status": TEXT,

@@ -18,7 +18,7 @@ from pydantic import Field, create_model
 
 from alpacafarm_core import files
 from alpacafarm_core.annotate import judge, outstanding
-from alpacafarm_core.buying import Batch
+from alpacafarm_core.buying import Batch, purchase
 from alpacafarm_core.llm import Answer, nobody
 from alpacafarm_core.panel import load
 from flows.labelling import refuse_place, rows_of, written
@@ -61,7 +61,7 @@ def judged_by_people(
         answers = [Answer(SAID[each], "stop", 0, 0, seconds) for each in said]
         ledger().append(
             [
-                batch.purchase(batch.request(), answer)
+                purchase(batch, batch.request(), answer)
                 for batch, answer in zip(some, answers, strict=True)
             ]
         )

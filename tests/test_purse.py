@@ -7,6 +7,7 @@ import pytest
 
 from alpacafarm_core.annotate import _rows, judge, outstanding
 from alpacafarm_core.buying import batches_of
+from alpacafarm_core.buying import most as cost_at_most
 from alpacafarm_core.errors import BudgetReached
 from alpacafarm_core.llm import Answer, Request
 from alpacafarm_core.purse import Purse
@@ -75,7 +76,7 @@ def test_tools_and_limits_that_a_panel_adds_to_the_request_count_as_well():
     def most(**extra: object) -> float:
         judge_one = judge_of(max_tokens=20, extra=extra)
         batch = batches_of(_rows(pairs_of(1), panel_of(judge_one)))[0]
-        return batch.most()
+        return cost_at_most(batch)
 
     plain, tools = most(), {"tools": [{"description": "x" * 1000}]}
     assert most(**tools) > plain + 1.0  # a dollar for a thousand tokens
