@@ -10,6 +10,7 @@ from typing import Protocol
 
 from alpacafarm_core.artifacts import (
     Candidates,
+    Clusters,
     Comparisons,
     Demonstrations,
     Graded,
@@ -22,11 +23,14 @@ from alpacafarm_core.artifacts import (
     Ranked,
     Scores,
 )
+from alpacafarm_core.clustering import Agreement, Clustering
 from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.interactions import Guidance
+from alpacafarm_core.mixture import Mixture
 from alpacafarm_core.objective import Objective, view_of
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.proximal import OnlineObjective
+from alpacafarm_core.responders import Drawing, Pooled, Seat
 from alpacafarm_core.settings import Fitting, Looking, Pairing, Rule, Sampling, Truth
 from alpacafarm_core.setup import Pretrained, Source, Split, World
 from alpacafarm_core.values import Value
@@ -92,11 +96,28 @@ class Farm(Protocol):
     def share(self, instructions: Instructions, number: int, of: int) -> Instructions:
         """One of `of` parts without a prompt in common, the first being number 1."""
 
+    def mix(self, instructions: Instructions, source: Source, mixture: Mixture) -> Instructions:
+        """So many prompts of each source, without those known from the evaluation."""
+
+    def adopt(self, model: str) -> Policy:
+        """A language model by its folder or hub name, as it lies there."""
+
+    def draw(self, instructions: Instructions, drawing: Drawing, seat: Seat) -> Guided:
+        """The prompts that one responder of a pool answers, each with its principle."""
+
+    def write(self, prompts: Guided, source: Source, skill: float) -> Candidates:
+        """Answers of a writer of the built-in world."""
+
+    def gather(
+        self, instructions: Instructions, drawing: Drawing, answers: tuple[Candidates, ...]
+    ) -> Pooled:
+        """All responders' answers as one table, in the order of the pool's names."""
+
     def labels(self, preferences: Preferences, number: int, of: int) -> Preferences:
         """The labels of one of `of` parts of the prompts, the first being number 1."""
 
-    def demonstrations(self, source: Source, size: int) -> Demonstrations:
-        """Prompts of the sft split with answers to imitate."""
+    def demonstrations(self, source: Source, size: int, split: Split = "sft") -> Demonstrations:
+        """Prompts with answers to imitate; those of the val split are for tests, not training."""
 
     def published(self, source: Source, size: int) -> Candidates:
         """The reference's outputs for the evaluation prompts."""
@@ -135,8 +156,14 @@ class Farm(Protocol):
     def compare(self, candidates: Candidates, judge: Judge) -> Comparisons:
         """Every answer to a prompt against every other."""
 
-    def rank(self, scored: Scores | Comparisons, ranking: Pairing) -> Ranked:
-        """Pairs of answers to one prompt, by their numbers."""
+    def cluster(self, scored: Scores, clustering: Clustering) -> Clusters:
+        """Which answers to a prompt say the same."""
+
+    def rank(self, scored: Scores | Comparisons, ranking: Pairing | Agreement) -> Ranked:
+        """Pairs of answers to one prompt, by their numbers or by how many agree."""
+
+    def unite(self, tables: tuple[Preferences, ...]) -> Preferences:
+        """Tables of pairs one below the other, no label twice."""
 
     def prefer(self, chosen: Demonstrations, rejected: Candidates) -> Preferences:
         """Pairs whose order is known without a judge."""
@@ -165,6 +192,19 @@ class Farm(Protocol):
         reference: Policy | None = None,
     ) -> Policy:
         """A policy trained on its own samples and a reward model's scores of them."""
+
+    def soup(
+        self,
+        policies: tuple[Policy, ...],
+        weights: tuple[float, ...],
+        held_out: Demonstrations | None = None,
+    ) -> Policy:
+        """Policies of one start averaged weight by weight; tested where there is something to."""
+
+    def soup_rewards(
+        self, models: tuple[RewardModel, ...], weights: tuple[float, ...]
+    ) -> RewardModel:
+        """Reward models of one start averaged weight by weight."""
 
     def tally(self, evaluations: Mapping[str, Evaluation]) -> Leaderboard:
         """One row a model."""

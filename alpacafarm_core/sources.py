@@ -25,6 +25,7 @@ from alpacafarm_core.artifacts import (
 )
 from alpacafarm_core.conversations import users_words
 from alpacafarm_core.errors import BadInput, Damaged, Missing
+from alpacafarm_core.ledger import digest
 from alpacafarm_core.prompts import merged
 from alpacafarm_core.recipe import file_digest
 from alpacafarm_core.setup import Files, Hub, Pretrained, Source, Split, World
@@ -67,18 +68,21 @@ def instructions(source: Source, split: Split, size: int) -> pl.DataFrame:
     return rows.head(size).select(list(Instructions.columns))
 
 
-def demonstrations(source: Source, size: int) -> pl.DataFrame:
-    """Prompts of the sft split with answers to imitate, with the columns of Demonstrations."""
+def demonstrations(source: Source, size: int, split: Split = "sft") -> pl.DataFrame:
+    """Prompts of a split with answers to imitate, with the columns of Demonstrations.
+
+    Those outside the sft split are for tests: of a file, the rows that training leaves out.
+    """
     match source:
         case World():
             from alpacafarm_core.world import writers
 
-            rows = _written(_world(source.seed, "sft", size), writers.DEMONSTRATOR_SKILL)
+            rows = _written(_world(source.seed, split, size), writers.DEMONSTRATOR_SKILL)
         case Files():
             rows = files.read(source.demonstrations.checked(), "demonstrations")
-            rows = _side(rows, source, "sft")
+            rows = _side(rows, source, "sft" if split == "sft" else "eval")
         case Hub():
-            path = hub.fetch("alpaca_instructions/sft", source.revision)
+            path = hub.fetch(f"alpaca_instructions/{split}", source.revision)
             rows = files.read(path, "demonstrations")
     return rows.head(size).select(list(Demonstrations.columns))
 
@@ -120,6 +124,24 @@ def written(source: Source, size: int, skill: float) -> pl.DataFrame:
         raise BadInput(f"source {source.name!r} has no writers; only the built-in world has")
     rows = _written(_world(source.seed, "eval", size), skill)
     return _as_candidates(rows.head(size), f"writer_{skill:g}")
+
+
+def answered(source: Source, prompts: pl.DataFrame, skill: float) -> pl.DataFrame:
+    """An answer of a writer of the built-in world to each prompt, as Candidates; skill in [0, 1].
+
+    What is written to a prompt depends on that prompt alone.
+    """
+    if not isinstance(source, World):
+        raise BadInput(
+            f"source {source.name!r} has no writers, which only the built-in world has; name "
+            "responders that are models"
+        )
+    from alpacafarm_core.world.writers import write
+
+    asked = prompts.select("instruction", "input").iter_rows()
+    outputs = [write(*row, skill, int(digest("writer", *row)[:12], 16)) for row in asked]
+    rows = _texts(prompts.with_columns(output=pl.Series(outputs, dtype=pl.String)))
+    return _as_candidates(rows, f"writer_{skill:g}")
 
 
 def recorded(source: Source) -> pl.DataFrame:

@@ -27,9 +27,9 @@ from flows.leaderboard import ranked
 from tasks.stage import Stage, opened, root
 
 ORDER = """
-    base instructions demonstrations published recorded share labels interactions guided corrected
-    generate annotate select grade rank prefer look train_policy fit_reward roll_out
-    score compare_scored tally
+    base instructions mix draw demonstrations published recorded share labels interactions guided corrected
+    generate write gather annotate select grade rank prefer look train_policy soup fit_reward soup_rewards roll_out
+    score compare_scored cluster_told cluster_read unite tally
 """
 
 

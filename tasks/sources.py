@@ -1,6 +1,7 @@
 """Where an experiment's rows and weights come from."""
 
 from pathlib import Path
+from typing import Annotated
 
 import polars as pl
 
@@ -8,6 +9,7 @@ from alpacafarm_core import sources
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
 from alpacafarm_core.setup import Pretrained, Source, Split
 from alpacafarm_core.store import Made
+from alpacafarm_core.values import LATER
 from alpacafarm_core.weights import Policy
 from tasks.stage import stage, store
 
@@ -27,9 +29,11 @@ def instructions(source: Source, split: Split, size: int) -> pl.DataFrame:
 
 
 @stage(Demonstrations, version=1)
-def demonstrations(source: Source, size: int) -> pl.DataFrame:
-    """Prompts of the sft split with answers to imitate."""
-    return sources.demonstrations(source, size)
+def demonstrations(
+    source: Source, size: int, split: Annotated[Split, LATER] = "sft"
+) -> pl.DataFrame:
+    """Prompts of a split with answers to imitate."""
+    return sources.demonstrations(source, size, split)
 
 
 @stage(Candidates, version=1)

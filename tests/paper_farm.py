@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alpacafarm_core import artifacts, weights
+from alpacafarm_core import artifacts, responders, weights
 from alpacafarm_core.artifacts import Artifact
 from alpacafarm_core.farm import Start
 
@@ -10,6 +10,11 @@ YIELDS = {
     "base": weights.Policy,
     "instructions": artifacts.Instructions,
     "share": artifacts.Instructions,
+    "mix": artifacts.Instructions,
+    "adopt": weights.Policy,
+    "draw": artifacts.Guided,
+    "write": artifacts.Candidates,
+    "gather": responders.Pooled,
     "labels": artifacts.Preferences,
     "demonstrations": artifacts.Demonstrations,
     "published": artifacts.Candidates,
@@ -24,9 +29,13 @@ YIELDS = {
     "grade": artifacts.Graded,
     "prefer": artifacts.Preferences,
     "compare": artifacts.Comparisons,
+    "cluster": artifacts.Clusters,
+    "unite": artifacts.Preferences,
     "rank": artifacts.Ranked,
     "fit_reward": weights.RewardModel,
     "train": weights.Policy,
+    "soup": weights.Policy,
+    "soup_rewards": weights.RewardModel,
     "roll_out": weights.Policy,
     "tally": artifacts.Leaderboard,
 }
@@ -57,6 +66,8 @@ def held_in(given: Any) -> list[Artifact]:
     """The artifact itself, or those that a judge made of artifacts holds."""
     if isinstance(given, Artifact):
         return [given]
+    if isinstance(given, tuple):
+        return [artifact for each in given for artifact in held_in(each)]
     return [given.policy, given.reference] if isinstance(given, weights.Implicit) else []
 
 

@@ -54,6 +54,15 @@ def test_what_is_evaluated_is_in_no_other_table(source):
         assert rows.height and not evaluated & prompts_of(rows)
 
 
+def test_demonstrations_to_test_on_are_those_that_training_leaves_out(source):
+    trained = prompts_of(sources.demonstrations(source, 100))
+    tested = prompts_of(sources.demonstrations(source, 100, "val"))
+    assert tested <= prompts_of(sources.instructions(source, "eval", 100))
+    assert len(trained | tested) == len(trained) + len(tested) == 20
+    world = [prompts_of(sources.demonstrations(World(), 40, split)) for split in ("sft", "val")]
+    assert not world[0] & world[1]
+
+
 def test_a_recorded_pair_gets_its_instruction_and_input_back(source):
     assert prompts_of(sources.recorded(source)) == prompts_of(
         sources.instructions(source, "preference", 100)
