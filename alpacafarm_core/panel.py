@@ -7,7 +7,6 @@ by what reaches the judge. Shipped panels lie in `panels/*.yaml`, templates in `
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from alpacafarm_core import evaluators
@@ -15,12 +14,19 @@ from alpacafarm_core.answers import Choice
 from alpacafarm_core.asked import Asked
 from alpacafarm_core.bias import bias
 from alpacafarm_core.errors import BadInput, Missing
+from alpacafarm_core.panel_files import (
+    PANELS,
+    Layout,
+    fields,
+    first,
+    is_file,
+    mapping,
+    template,
+    utf8,
+)
 from alpacafarm_core.parsers import Reader
 from alpacafarm_core.templates import lost, places
 from alpacafarm_core.values import Value
-
-PANELS = Path(__file__).parent / "panels"
-PROMPTS = Path(__file__).parent / "prompts"
 
 _BARE = ["instruction", "output_1", "output_2"]
 _BLOCKS = {"prompt": [_BARE], "prompt_with_input": [_BARE, ["input", *_BARE]]}
@@ -149,16 +155,16 @@ def load(name_or_path: str | Path, flip: float | None = None, seed: int = 0) -> 
     the format. Without a number for `flip` the file's holds.
     """
     path = _path(name_or_path)
-    held = _yaml(path)
+    held = mapping(path)
     if "seed" in held:
         raise BadInput(f"{path}: takes no seed; the seed comes from the setup, take it out")
     is_theirs = evaluators.is_evaluator(held)
-    held = evaluators.fields(path, held, _template) if is_theirs else _own(path, held)
+    held = evaluators.fields(path, held, _template) if is_theirs else fields(path, held, LAYOUT)
     held |= {"flip": held.get("flip", 0.0) if flip is None else flip, "seed": seed}
     try:
         return Panel.model_validate(held)
     except ValidationError as error:
-        raise BadInput(f"{path}: {_first(error)}") from None
+        raise BadInput(f"{path}: {first(error)}") from None
 
 
 def _path(name_or_path: str | Path) -> Path:
@@ -175,124 +181,19 @@ def _path(name_or_path: str | Path) -> Path:
     return path
 
 
-def _own(path: Path, held: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a panel in our own format, templates read and models filled in."""
-    held = {"name": path.stem} | held
-    base = held.pop("based_on", None)
-    source = path if base is None else _path(_beside(path, str(base)))
-    if base is not None:
-        under = _yaml(source)
-        if "based_on" in under:
-            raise BadInput(f"{path}: {base} is based on another panel; name that one in based_on")
-        held["models"] = _models(source, under) | _models(path, held)
-        source = path if "annotators" in held else source
-        held = under | held
-    annotators, models = held.get("annotators"), _models(path, held)
-    held.pop("models", None)
-    if not isinstance(annotators, list):
-        raise BadInput(f"{path}: no list of annotators; add one under `annotators:`")
-    filled = [_with_model(_with_text(source, annotator), models) for annotator in annotators]
-    used = {annotator.get("model") for annotator in annotators}
-    if idle := sorted(set(models) - used):
-        raise BadInput(f"{path}: no annotator asks for the model {', '.join(idle)}; take it out")
-    return held | {"annotators": filled}
-
-
-def _beside(path: Path, name: str) -> str | Path:
-    """A panel named in the file `path`: one beside it by its file's name, or a shipped one."""
-    return path.parent / name if name.endswith((".yaml", ".yml")) else name
-
-
-def _models(path: Path, held: dict[str, Any]) -> dict[str, Any]:
-    models = held.get("models", {})
-    if not isinstance(models, dict):
-        raise BadInput(f"{path}: models is no mapping of a name to a model; mend it")
-    return models
-
-
-def _with_model(annotator: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
-    """An annotator with what stands under its model's name: a model, or several fields."""
-    held = models.get(str(annotator.get("model")))
-    if held is None:
-        return annotator
-    fields = held if isinstance(held, dict) else {"model": str(held)}
-    return fields | {name: each for name, each in annotator.items() if name != "model"}
-
-
-class _Once(yaml.SafeLoader):
-    """YAML whose keys stand once: of two, one would be forgotten in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                problem = f"key {key.value!r} stands twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        held = yaml.load(_utf8(path), Loader=_Once)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not YAML{_place(error)}; mend that line") from None
-    if not isinstance(held, dict):
-        raise BadInput(f"{path}: not a mapping; give `annotators:` with a list")
-    return held
-
-
-def _place(error: Exception) -> str:
-    """Where and why a text is no YAML."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f" at line {error.problem_mark.line + 1} ({error.problem})"
-    return f" ({' '.join(str(error).split())})"
-
-
-def _utf8(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8"
-        ) from error
-
-
-def _with_text(path: Path, annotator: object) -> dict[str, Any]:
-    if not isinstance(annotator, dict):
-        raise BadInput(f"{path}: an annotator is no mapping of fields: {annotator!r}")
+def _with_text(path: Path, annotator: dict[str, Any]) -> dict[str, Any]:
     texts = {
-        field: _text(path, str(annotator[field]))
+        field: template(path, str(annotator[field]))
         for field in ("prompt", "prompt_with_input")
         if field in annotator
     }
     return annotator | texts
 
 
-def _text(path: Path, name: str) -> str:
-    for folder in (path.parent, PROMPTS):
-        if _is_file(folder / name):
-            return _utf8(folder / name)
-    raise Missing(f"{path}: no template {name[:60]!r}; put it beside the panel's file")
+LAYOUT = Layout("annotators", "annotator", _path, _with_text)
 
 
 def _template(path: Path) -> str:
-    if not _is_file(path):
+    if not is_file(path):
         raise Missing(f"no template {path}; it is looked for beside the folder of configs.yaml")
-    return _utf8(path)
-
-
-def _is_file(path: Path) -> bool:
-    """Whether it is one; a whole prompt where its name should stand is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in ("extra_forbidden", "invalid_key"):
-        return f"unknown field {where}; take it out or mend its spelling"
-    return f"{where or 'panel'}: {problem['msg']}"
+    return utf8(path)
