@@ -139,7 +139,7 @@ def answered(source: Source, prompts: pl.DataFrame, skill: float) -> pl.DataFram
     from alpacafarm_core.world.writers import write
 
     asked = prompts.select("instruction", "input").iter_rows()
-    outputs = [write(*row, skill, int(digest("writer", *row)[:12], 16)) for row in asked]
+    outputs = [write(i, x, skill, int(digest("writer", i, x)[:12], 16)) for i, x in asked]
     rows = _texts(prompts.with_columns(output=pl.Series(outputs, dtype=pl.String)))
     return _as_candidates(rows, f"writer_{skill:g}")
 

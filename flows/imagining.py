@@ -17,7 +17,9 @@ from alpacafarm_core.estimate import Estimate, estimated
 from alpacafarm_core.interactions import Guidance
 from alpacafarm_core.interactions import guided as shown
 from alpacafarm_core.ledger import Ledger
+from alpacafarm_core.mixture import Mixture, mixed
 from alpacafarm_core.panel import Panel
+from alpacafarm_core.responders import Drawing, Seat, drawn, gathered
 from alpacafarm_core.select import shared
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Source
@@ -57,6 +59,21 @@ def _shared(_: Imagining, number: int, of: int, **tables: pl.DataFrame) -> pl.Da
     return shared(rows, number, of)
 
 
+def _mixed(
+    _: Imagining, instructions: pl.DataFrame, source: Source, mixture: Mixture
+) -> pl.DataFrame:
+    return mixed(
+        instructions, sources.instructions(source, "eval", mixture.evaluated), mixture
+    ).rows
+
+
+def _gathered(
+    imagining: Imagining, instructions: pl.DataFrame, drawing: Drawing, answers: object
+) -> pl.DataFrame:
+    asked = [drawn(instructions, drawing, Seat(name=name)) for name in drawing.responders]
+    return gathered(instructions, drawing, [imagining.answers(prompts, 1) for prompts in asked])
+
+
 def _guided(_: Imagining, interactions: pl.DataFrame, guidance: Guidance) -> pl.DataFrame:
     return shown(interactions, guidance)
 
@@ -84,6 +101,10 @@ TABLES: dict[str, Callable[..., pl.DataFrame]] = {
     "interactions": lambda _, **asked: sources.interactions(**asked),
     "recorded": lambda _, **asked: sources.recorded(**asked),
     "share": _shared,
+    "mix": _mixed,
+    "draw": lambda _, instructions, drawing, seat: drawn(instructions, drawing, seat),
+    "write": lambda imagining, prompts, **asked: imagining.answers(prompts, 1),
+    "gather": _gathered,
     "guided": _guided,
     "generate": _generated,
     "annotate": _annotated,

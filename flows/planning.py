@@ -27,8 +27,9 @@ from flows.leaderboard import ranked
 from tasks.stage import Stage, opened, root
 
 ORDER = """
-    base instructions mix draw demonstrations published recorded share labels interactions guided corrected
-    generate write gather annotate select grade rank prefer look train_policy soup fit_reward soup_rewards roll_out
+    base instructions mix draw demonstrations published recorded share labels interactions guided
+    corrected generate write gather annotate select grade rank prefer look train_policy soup
+    fit_reward soup_rewards roll_out
     score compare_scored cluster_told cluster_read unite tally
 """
 
