@@ -118,6 +118,48 @@ class Scores(Table):
     columns: ClassVar[Columns] = {**_SAMPLE, "score": REAL, "judge": TEXT}
 
 
+class Clusters(Scores):
+    """Scores with the `cluster` of each answer, numbered from 0 within its prompt.
+
+    Answers of a cluster say the same; `confidence` is the share of a prompt's answers that its
+    largest cluster holds.
+    """
+
+    kind = "clusters"
+    columns: ClassVar[Columns] = {**Scores.columns, "cluster": WHOLE, "confidence": REAL}
+
+
+class Branches(Table):
+    """One layer of the search trees of every prompt: answers as far as they have grown.
+
+    `row` is the prompt's number in its table, `root` the number of its first ancestor, `layer`
+    counts from 1, `parent` is the branch's `sample_index` in the layer before (null: a root).
+    `own_seed` drew the last `sampled` tokens, 0 of them where a finished branch was carried on.
+    `score` ranks the layer, `survives` and `children` say what became of it; null until known.
+    """
+
+    kind = "branches"
+    columns: ClassVar[Columns] = {
+        **_SAMPLE,
+        "row": WHOLE,
+        "root": WHOLE,
+        "layer": WHOLE,
+        "parent": WHOLE,
+        "own_seed": WHOLE,
+        "sampled": WHOLE,
+        "score": REAL,
+        "survives": FLAG,
+        "children": WHOLE,
+    }
+
+
+class Uncertain(Scores):
+    """Scores of a committee with the `spread` of its members', their sample standard deviation."""
+
+    kind = "uncertain"
+    columns: ClassVar[Columns] = {**Scores.columns, "spread": REAL}
+
+
 class Comparisons(Table):
     """Every answer to a prompt against every answer to it, itself included.
 
@@ -170,8 +212,9 @@ class Ranked(Preferences):
     """Pairs made from answers with a number each; `output_1` is always the preferred one.
 
     `gold` is a third answer to be imitated ("" where there is none), `gap` the difference of the
-    pair's numbers, `win_1` and `win_2` how probably each output wins against all samples of its
-    prompt, itself included, null where none were compared.
+    pair's numbers (of pairs by agreement the share of answers that agree), `win_1` and `win_2` how
+    probably each output wins against all samples of its prompt, itself included, null where none
+    were compared.
     """
 
     kind = "ranked"

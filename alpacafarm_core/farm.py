@@ -168,8 +168,14 @@ class Farm(Protocol):
     def prefer(self, chosen: Demonstrations, rejected: Candidates) -> Preferences:
         """Pairs whose order is known without a judge."""
 
-    def fit_reward(self, policy: Policy, preferences: Preferences, fitting: Fitting) -> RewardModel:
-        """A reward model from labelled pairs, starting from a policy's weights."""
+    def fit_reward(
+        self,
+        policy: Policy,
+        preferences: Preferences,
+        fitting: Fitting,
+        samples: Candidates | None = None,
+    ) -> RewardModel:
+        """A reward model from labelled pairs and perhaps samples, from a policy's weights."""
 
     def train(
         self,

@@ -1,6 +1,6 @@
 """Selection: which rows are worth imitating or comparing. Frames in, frames out, no models."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
@@ -9,6 +9,7 @@ from alpacafarm_core.errors import BadInput, TrainingFailed
 from alpacafarm_core.settings import Rule
 
 PROMPT = ["instruction", "input"]
+LABEL = [*PROMPT, "output_1", "output_2", "annotator", "preference"]
 PART = 50_000  # pairs in memory at a time
 
 
@@ -141,6 +142,27 @@ def prefer_in_parts(
         known = some.select(_prompt()).to_series()
         theirs = rejected.slice(start, length).filter(_prompt().is_in(known.implode())).collect()
         yield prefer(some, theirs)
+
+
+def united(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Preferences one below the other; a label that an earlier table holds is left out.
+
+    A label is the same where prompt, outputs, annotator and preference are. Rows of one table all
+    stay, so that a table united with itself, or with an empty one, is that table. Raises BadInput
+    where ids are of more than one tokenizer.
+    """
+    whole = tables[0].select(list(Preferences.columns))
+    for table in tables[1:]:
+        more = table.select(list(Preferences.columns))
+        fresh = more.join(whole, on=LABEL, how="anti", nulls_equal=True, maintain_order="left")
+        whole = pl.concat([whole, fresh])
+    known = whole["tokenizer"].unique().drop_nulls().sort().to_list()
+    if len(named := [each for each in known if each]) > 1:
+        raise BadInput(
+            f"tables whose ids are of different tokenizers, {' and '.join(named)}, cannot be "
+            "united; take answers of policies with one tokenizer, or drop the ids"
+        )
+    return whole
 
 
 def _places(chosen: pl.LazyFrame, rejected: pl.LazyFrame) -> pl.DataFrame:

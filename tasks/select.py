@@ -3,6 +3,7 @@
 import polars as pl
 
 from alpacafarm_core import select as core
+from alpacafarm_core.agreeing import acceptance, agreed
 from alpacafarm_core.artifacts import (
     Candidates,
     Comparisons,
@@ -13,6 +14,7 @@ from alpacafarm_core.artifacts import (
     Ranked,
     Scores,
 )
+from alpacafarm_core.clustering import Agreement
 from alpacafarm_core.pairs import paired, repeated
 from alpacafarm_core.settings import Pairing, Rule
 from alpacafarm_core.store import Made
@@ -44,9 +46,15 @@ def grade(preferences: Preferences) -> pl.DataFrame:
 
 
 @stage(Ranked, version=1)
-def rank(scored: Scores | Comparisons, ranking: Pairing) -> Made:
-    """Pairs of answers to one prompt, by their numbers; pairs in two places are noted."""
+def rank(scored: Scores | Comparisons, ranking: Pairing | Agreement) -> Made:
+    """Pairs of answers to one prompt, by their numbers; pairs in two places are noted.
+
+    Of pairs by agreement are noted, for each dataset, how many prompts gave one.
+    """
     rows = store().read(scored)
+    if isinstance(ranking, Agreement):
+        made = agreed(rows, ranking)
+        return Made(made, acceptance(rows, made))
     pairs, twice = paired(rows, ranking), repeated(rows, ranking)
     return Made(pairs, {"repeated": twice} if twice else {})
 
@@ -55,3 +63,9 @@ def rank(scored: Scores | Comparisons, ranking: Pairing) -> Made:
 def prefer(chosen: Demonstrations, rejected: Candidates) -> Made:
     """Pair demonstrations with a policy's own answers to the same prompts."""
     return Made(core.prefer_in_parts(store().scan(chosen), store().scan(rejected)))
+
+
+@stage(Preferences, version=1)
+def unite(tables: tuple[Preferences, ...]) -> pl.DataFrame:
+    """Tables of pairs one below the other, no label twice."""
+    return core.united([store().read(each) for each in tables])

@@ -7,7 +7,7 @@ import pytest
 
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Preferences
 from alpacafarm_core.errors import BadInput, TrainingFailed
-from alpacafarm_core.select import finite, prefer, prefer_in_parts, select, shared
+from alpacafarm_core.select import finite, prefer, prefer_in_parts, select, shared, united
 from alpacafarm_core.settings import Rule
 
 
@@ -138,3 +138,40 @@ def test_parts_of_nothing_are_refused_too():
     own = table(Candidates, instruction=["b"], input=[""], output=["x"])
     with pytest.raises(BadInput, match="no prompt is in both"):
         list(prefer_in_parts(gold.lazy(), own.lazy()))
+
+
+def labelled(names: str, tokenizer: str = "t", annotator: str = "judge") -> pl.DataFrame:
+    """A pair for each letter, its first output preferred."""
+    filled = {"input": "", "annotator": annotator, "tokenizer": tokenizer, "preference": 1.0}
+    return table(
+        Preferences,
+        instruction=[*names],
+        output_1=[name.upper() for name in names],
+        output_2=["worse"] * len(names),
+        **{name: [held] * len(names) for name, held in filled.items()},
+    )
+
+
+def test_united_tables_are_one_below_the_other_and_no_label_is_there_twice():
+    one, two = labelled("ab"), labelled("bc")
+    rows = united([one, two])
+    assert rows["instruction"].to_list() == ["a", "b", "c"]
+    assert united([one, one]).equals(united([one, one.clear()])) and united([one]).equals(one)
+
+
+def test_rows_of_one_table_all_stay_and_another_annotators_label_is_another():
+    twice = labelled("aa")
+    assert united([twice, labelled("a")]).equals(twice)
+    assert united([twice, labelled("a", annotator="spg")]).height == 3
+
+
+def test_pairs_without_a_label_are_the_same_too():
+    undecided = labelled("a").with_columns(preference=pl.lit(None, dtype=pl.Float64))
+    assert united([undecided, undecided]).height == 1
+    assert united([undecided, labelled("a")]).height == 2
+
+
+def test_ids_of_two_tokenizers_are_refused_and_texts_without_ids_are_not():
+    with pytest.raises(BadInput, match="different tokenizers, t and u, cannot be united"):
+        united([labelled("a"), labelled("b", tokenizer="u")])
+    assert united([labelled("a"), labelled("b", tokenizer="")]).height == 2
