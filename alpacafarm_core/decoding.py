@@ -27,7 +27,7 @@ class TransformersSampler:
 
     def __init__(self, model: Any, eos: int, never: Sequence[int] = ()) -> None:
         """`never` are ids that are not drawn: reward tokens, which only ever stand in a prompt."""
-        self.model, self.eos, self.never = model, eos, list(never)
+        self.model, self.ends, self.never = model, {eos}, list(never)
 
     def sample(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]
@@ -64,7 +64,7 @@ class TransformersSampler:
         return [self._sample(drawn[row], with_logprobs) for row in range(len(prompts))]
 
     def _sample(self, drawn: "_Drawn", with_logprobs: bool) -> Sample:
-        reason = "stop" if drawn.ids[-1] == self.eos else "length"
+        reason = "stop" if drawn.ids[-1] in self.ends else "length"
         return Sample(drawn.ids, reason, drawn.logprobs if with_logprobs else None)
 
     @torch.inference_mode()
@@ -77,7 +77,7 @@ class TransformersSampler:
             tokens = choose(without(running.logits, self.never), sampling, chances)
             asked = logprobs(running.logits, tokens, sampling) if with_logprobs else tokens
             self._append(drawn, running.rows, tokens.tolist(), asked.tolist())
-            going = [i for i, row in enumerate(running.rows) if drawn[row].ids[-1] != self.eos]
+            going = [i for i, row in enumerate(running.rows) if drawn[row].ids[-1] not in self.ends]
             if not going or step + 1 == sampling.max_tokens:
                 break
             # Leaving rows out copies the cache, so a few finished ones are carried along.
@@ -93,7 +93,7 @@ class TransformersSampler:
         asked: list[float],
     ) -> None:
         for row, token, logprob in zip(rows, tokens, asked, strict=True):
-            if drawn[row].ids[-1:] != [self.eos]:
+            if not drawn[row].ids or drawn[row].ids[-1] not in self.ends:
                 drawn[row].ids.append(token)
                 drawn[row].logprobs.append(logprob)
 

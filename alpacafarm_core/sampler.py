@@ -28,7 +28,14 @@ class Batch(NamedTuple):
 
 
 class Sampler(Protocol):
-    """An engine with one policy in it."""
+    """An engine with one policy in it.
+
+    A response ends with one of the ids in `ends`, at first the end token alone; those in `never`
+    are not drawn. Both may be changed between two calls.
+    """
+
+    ends: set[int]
+    never: list[int]
 
     def sample(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]

@@ -39,7 +39,7 @@ class VLLMSampler:
         """`never` are ids that are not drawn: reward tokens, which only ever stand in a prompt."""
         self.never = list(never)
         self.on_gpu = begin(machine).type == "cuda"
-        self.eos, self.spread = eos, machine.tensor_parallel
+        self.ends, self.spread = {eos}, machine.tensor_parallel
         self.is_asleep, self.numbered = False, 0
         self.llm = engine(folder, longest, machine)
 
@@ -160,7 +160,7 @@ class VLLMSampler:
     def _answered(self) -> dict[str, Sample]:
         """What one step of the engine finishes, by number."""
         answers = (answer for answer in self.llm.llm_engine.step() if answer.finished)
-        return {answer.request_id: _sample(answer, self.eos) for answer in answers}
+        return {answer.request_id: _sample(answer, self.ends) for answer in answers}
 
     def _taken_in(self, batch: Batch, sampling: Sampling, with_logprobs: bool) -> list[str]:
         """Hand a batch to the engine; returns the numbers of its requests."""
@@ -174,7 +174,7 @@ class VLLMSampler:
                 top_p=sampling.top_p,
                 max_tokens=sampling.max_tokens,
                 seed=seed,
-                stop_token_ids=[self.eos],
+                stop_token_ids=sorted(self.ends),
                 logit_bias=dict.fromkeys(self.never, NEVER) or None,
                 detokenize=False,
                 logprobs=0 if with_logprobs else None,
@@ -236,8 +236,8 @@ def _cache_bytes(on_gpu: bool) -> int:
     return int(GPU_SHARE * torch.cuda.mem_get_info()[0]) if on_gpu else CPU_CACHE
 
 
-def _sample(answer: Any, eos: int) -> Sample:
+def _sample(answer: Any, ends: set[int]) -> Sample:
     output = answer.outputs[0]
     ids, found = list(output.token_ids), output.logprobs
     logprobs = None if found is None else list(found.logprobs)
-    return Sample(ids, "stop" if ids[-1] == eos else "length", logprobs)
+    return Sample(ids, "stop" if ids[-1] in ends else "length", logprobs)
