@@ -23,6 +23,7 @@ from alpacafarm_core.artifacts import (
     Ranked,
     Scores,
 )
+from alpacafarm_core.binarise import Binarisation
 from alpacafarm_core.clustering import Agreement, Clustering
 from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.interactions import Guidance
@@ -30,13 +31,14 @@ from alpacafarm_core.mixture import Mixture
 from alpacafarm_core.objective import Objective, view_of
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.proximal import OnlineObjective
+from alpacafarm_core.ratings import Ratings
 from alpacafarm_core.responders import Drawing, Pooled, Seat
 from alpacafarm_core.settings import Fitting, Looking, Pairing, Rule, Sampling, Truth
 from alpacafarm_core.setup import Pretrained, Source, Split, World
 from alpacafarm_core.values import Value
-from alpacafarm_core.weights import Implicit, Policy, RewardModel
+from alpacafarm_core.weights import Committee, Implicit, Policy, Reward, RewardModel
 
-Judge = RewardModel | Truth | Implicit
+Judge = RewardModel | Committee | Truth | Implicit
 
 
 class Start(Value):
@@ -159,8 +161,12 @@ class Farm(Protocol):
     def cluster(self, scored: Scores, clustering: Clustering) -> Clusters:
         """Which answers to a prompt say the same."""
 
-    def rank(self, scored: Scores | Comparisons, ranking: Pairing | Agreement) -> Ranked:
-        """Pairs of answers to one prompt, by their numbers or by how many agree."""
+    def rank(
+        self,
+        scored: Scores | Comparisons | Ratings,
+        ranking: Pairing | Agreement | Binarisation,
+    ) -> Ranked:
+        """Pairs of answers to one prompt, by their numbers, by marks, or by how many agree."""
 
     def unite(self, tables: tuple[Preferences, ...]) -> Preferences:
         """Tables of pairs one below the other, no label twice."""
@@ -174,8 +180,8 @@ class Farm(Protocol):
         preferences: Preferences,
         fitting: Fitting,
         samples: Candidates | None = None,
-    ) -> RewardModel:
-        """A reward model from labelled pairs and perhaps samples, from a policy's weights."""
+    ) -> Reward:
+        """A reward model, or a committee, from labelled pairs and perhaps a policy's samples."""
 
     def train(
         self,
@@ -192,7 +198,7 @@ class Farm(Protocol):
     def roll_out(
         self,
         policy: Policy,
-        reward: RewardModel,
+        reward: Reward,
         instructions: Instructions,
         objective: OnlineObjective | ConditionedObjective,
         reference: Policy | None = None,

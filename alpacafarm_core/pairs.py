@@ -130,7 +130,7 @@ def won(comparisons: pl.DataFrame, winning: Winning) -> pl.DataFrame:
     pairs = probable(comparisons, winning)
     number = "total" if winning.probability == "aggregated" else "win"
     answers = pairs.unique([*PROMPT, "index"], keep="first", maintain_order=True)
-    placed = _placed(answers.with_columns(score=pl.col(number)))
+    placed = by_place(answers.with_columns(score=pl.col(number)))
     rows = _over(at_place(placed, 1), at_place(placed, -1))
     if rows.is_empty():
         raise BadInput(
@@ -165,7 +165,7 @@ def probable(comparisons: pl.DataFrame, winning: Winning) -> pl.DataFrame:
 
 def _in_all_places(scored: pl.DataFrame, ranking: Ranking) -> pl.DataFrame:
     """Pairs of the chosen place over each rejected place in turn."""
-    placed = _placed(scored)
+    placed = by_place(scored)
     return pl.concat([_in_places(placed, ranking, loser) for loser in ranking.losers])
 
 
@@ -232,7 +232,7 @@ def as_ranked(rows: pl.DataFrame, more: dict[str, pl.Expr]) -> pl.DataFrame:
     return made.select(pl.col(name).cast(kind) for name, kind in Ranked.columns.items())
 
 
-def _placed(scored: pl.DataFrame) -> pl.DataFrame:
+def by_place(scored: pl.DataFrame) -> pl.DataFrame:
     """Distinct answers with `place` from 1 within their prompt and the prompt's `count`."""
     rows = (
         scored.with_columns(hashed=_hashed(), at=pl.int_range(pl.len()))

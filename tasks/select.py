@@ -14,8 +14,10 @@ from alpacafarm_core.artifacts import (
     Ranked,
     Scores,
 )
+from alpacafarm_core.binarise import Binarisation, binarised, unpaired
 from alpacafarm_core.clustering import Agreement
 from alpacafarm_core.pairs import paired, repeated
+from alpacafarm_core.ratings import Ratings
 from alpacafarm_core.settings import Pairing, Rule
 from alpacafarm_core.store import Made
 from tasks.stage import stage, store
@@ -46,15 +48,21 @@ def grade(preferences: Preferences) -> pl.DataFrame:
 
 
 @stage(Ranked, version=1)
-def rank(scored: Scores | Comparisons, ranking: Pairing | Agreement) -> Made:
+def rank(
+    scored: Scores | Comparisons | Ratings, ranking: Pairing | Agreement | Binarisation
+) -> Made:
     """Pairs of answers to one prompt, by their numbers; pairs in two places are noted.
 
-    Of pairs by agreement are noted, for each dataset, how many prompts gave one.
+    Of pairs by agreement are noted, for each dataset, how many prompts gave one, and of pairs by
+    ratings how many gave none.
     """
     rows = store().read(scored)
     if isinstance(ranking, Agreement):
         made = agreed(rows, ranking)
         return Made(made, acceptance(rows, made))
+    if isinstance(ranking, Binarisation):
+        made = binarised(rows, ranking)
+        return Made(made, {"prompts_without_pair": unpaired(rows, made)})
     pairs, twice = paired(rows, ranking), repeated(rows, ranking)
     return Made(pairs, {"repeated": twice} if twice else {})
 
