@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from alpacafarm_core.machine import Machine
-from alpacafarm_core.reward import longest, scorable
 from alpacafarm_core.train.batches import encode
 from alpacafarm_core.train.models import Loaded, load_tokenizer
+from alpacafarm_core.train.readable import longest, scorable
 from alpacafarm_core.vllm_engine import engine, shut_down
 
 

@@ -70,10 +70,10 @@ def preferred(chosen: argparse.Namespace) -> None:
 
 def batched(chosen: argparse.Namespace) -> None:
     """All that fitting a reward model does to its data, and nothing that learns."""
-    from alpacafarm_core import reward
     from alpacafarm_core.machine import Machine
     from alpacafarm_core.settings import Fitting
     from alpacafarm_core.train.batches import Room, batch_of, plan
+    from alpacafarm_core.train.judged import split_of
     from alpacafarm_core.train.models import load_scorer, sharing
     from tasks.stage import store
 
@@ -82,7 +82,7 @@ def batched(chosen: argparse.Namespace) -> None:
     scorer.tokenizer.model_max_length = fitting.training.max_length
 
     def run() -> None:
-        split = reward._split(store().rows(_preferences()), scorer, fitting)
+        split = split_of(store().rows(_preferences()), scorer, fitting)
         once = fitting.training.replace(epochs=1)
         for step in plan(split.learned, once, Room.of(machine)):
             for micro in step:

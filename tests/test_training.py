@@ -18,7 +18,9 @@ from alpacafarm_core.settings import Fitting, Sampling, Training
 from alpacafarm_core.train import offline, online
 from alpacafarm_core.train.batches import Room, Tokens, alike, encode
 from alpacafarm_core.train.engine import Alone, accumulate
+from alpacafarm_core.train.judged import split_of
 from alpacafarm_core.train.models import load_policy, load_scorer
+from alpacafarm_core.train.readable import scorable
 from alpacafarm_core.train.reference import reference_logprobs
 from alpacafarm_core.train.team import TOGETHER
 from tests.tiny import demonstrations, preferences
@@ -196,7 +198,7 @@ def test_the_reward_model_learns_and_is_tested_on_other_instructions(tiny, tmp_p
 
 def test_pairs_of_one_instruction_are_on_one_side_of_the_split(tiny):
     doubled = pl.concat([preferences(12)] * 2)
-    split = reward._split(doubled, load_scorer(tiny, EXACT), Fitting(held_out=6))
+    split = split_of(doubled, load_scorer(tiny, EXACT), Fitting(held_out=6))
     held = {tuple(pair.chosen.prompt) for pair in split.held_out}
     assert len(split.held_out) == 6 and len(split.learned) == 90
     assert held.isdisjoint(tuple(pair.chosen.prompt) for pair in split.learned)
@@ -215,11 +217,11 @@ def test_scores_do_not_depend_on_the_batch_and_leave_the_end_token_out(tiny):
 def test_what_is_too_long_loses_the_left_of_its_prompt(tiny):
     scorer = load_scorer(tiny, EXACT)
     scorer.tokenizer.model_max_length = 6
-    cut = reward.scorable(Tokens([0, 10, 11, 12, 13], [20, 21, 22]), scorer)
+    cut = scorable(Tokens([0, 10, 11, 12, 13], [20, 21, 22]), scorer)
     assert cut == Tokens([0, 12, 13], [20, 21, 22])
-    endless = reward.scorable(Tokens([0, 10, 11], list(range(20, 40))), scorer)
+    endless = scorable(Tokens([0, 10, 11], list(range(20, 40))), scorer)
     assert endless == Tokens([0, 11], list(range(36, 40)))
-    assert reward.scorable(Tokens([0, 10], [1]), scorer) == Tokens([0], [10])
+    assert scorable(Tokens([0, 10], [1]), scorer) == Tokens([0], [10])
 
 
 def test_hub_style_scoring_gives_the_same_number(tiny):

@@ -82,8 +82,13 @@ def response_values(critic: Any, batch: Padded) -> Tensor:
 
 def response_scores(scorer: Any, batch: Padded) -> Tensor:
     """The scorer's number at the last token of each response, [N] in float32."""
-    scores: Tensor = scorer.score(_hidden_at(scorer, batch, batch.rows, batch.last))[:, 0].float()
+    scores: Tensor = scorer.score(response_states(scorer, batch))[:, 0].float()
     return scores
+
+
+def response_states(scorer: Any, batch: Padded) -> Tensor:
+    """The last layer's state at the last token of each response, [N, H]."""
+    return _hidden_at(scorer, batch, batch.rows, batch.last)
 
 
 def _predicting(model: Any, batch: Padded) -> Tensor:
