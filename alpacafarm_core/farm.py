@@ -31,14 +31,19 @@ from alpacafarm_core.mixture import Mixture
 from alpacafarm_core.objective import Objective, view_of
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.proximal import OnlineObjective
-from alpacafarm_core.ratings import Ratings
+from alpacafarm_core.ratings import Critiques, Ratings
 from alpacafarm_core.responders import Drawing, Pooled, Seat
 from alpacafarm_core.settings import Fitting, Looking, Pairing, Rule, Sampling, Truth
 from alpacafarm_core.setup import Pretrained, Source, Split, World
+from alpacafarm_core.shaping import Penalties
+from alpacafarm_core.synthesis import Synthesis, Synthetic
 from alpacafarm_core.values import Value
 from alpacafarm_core.weights import Committee, Implicit, Policy, Reward, RewardModel
 
-Judge = RewardModel | Committee | Truth | Implicit
+Judging = RewardModel | Truth | Implicit
+"""A judge that stands alone."""
+
+Judge = Judging | Committee
 
 
 class Start(Value):
@@ -149,7 +154,9 @@ class Farm(Protocol):
     def score(self, candidates: Candidates, judge: Judge) -> Scores:
         """A number for each answer."""
 
-    def select(self, scored: Scores | Preferences, rule: Rule) -> Demonstrations:
+    def select(
+        self, scored: Scores | Preferences | Critiques | Ratings, rule: Rule
+    ) -> Demonstrations:
         """The answers worth imitating."""
 
     def grade(self, preferences: Preferences) -> Graded:
@@ -202,8 +209,15 @@ class Farm(Protocol):
         instructions: Instructions,
         objective: OnlineObjective | ConditionedObjective,
         reference: Policy | None = None,
+        ref_rewards: Scores | None = None,
     ) -> Policy:
-        """A policy trained on its own samples and a reward model's scores of them."""
+        """A policy trained on its own samples and a reward model's scores of them.
+
+        `ref_rewards` are scored answers of the start, where the objective's reshaping reads them.
+        """
+
+    def penalise(self, scores: Scores, penalties: Penalties) -> Scores:
+        """Scores less what an answer loses by its length, a ceiling, or having no end."""
 
     def soup(
         self,
@@ -217,6 +231,16 @@ class Farm(Protocol):
         self, models: tuple[RewardModel, ...], weights: tuple[float, ...]
     ) -> RewardModel:
         """Reward models of one start averaged weight by weight."""
+
+    def synthesise(
+        self,
+        policy: Policy,
+        synthesis: Synthesis,
+        source: Source,
+        reward: RewardModel | None = None,
+        base: Policy | None = None,
+    ) -> Synthetic:
+        """Instructions that a policy invents, answered by itself, looked at and sifted."""
 
     def tally(self, evaluations: Mapping[str, Evaluation]) -> Leaderboard:
         """One row a model."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from alpacafarm_core.committees import Ensemble
 from alpacafarm_core.fitting import Margin, Odin, Views
 from alpacafarm_core.values import LATER, Grown, Value
 
@@ -94,6 +95,15 @@ class Fitting(Grown):
     views: Annotated[Views, LATER] = Field(
         default=Views(), description="Learning from samples, where there are some"
     )
+    head: Annotated[int | None, LATER] = Field(
+        default=None, ge=0, description="Seed of the head; none: the training's"
+    )
+    share: Annotated[float, LATER] = Field(
+        default=1.0, gt=0, le=1, description="Share of the pairs learned from"
+    )
+    committee: Annotated[Ensemble | None, LATER] = Field(
+        default=None, description="Several reward models in place of one"
+    )
 
     @classmethod
     def at(cls, scale: Scale) -> Self:
@@ -103,12 +113,32 @@ class Fitting(Grown):
         training = Training(learning_rate=3e-4, epochs=2, batch=64, warmup=0.1, max_length=256)
         return cls(training=training)
 
+    def members(self) -> "tuple[Fitting, ...]":
+        """How each reward model is fitted: one, or those of the committee.
+
+        The first is fitted as it would be alone, unless the committee says otherwise; the held-out
+        pairs are the same for all.
+        """
+        if (many := self.committee) is None:
+            return (self,)
+        seed, found = self.training.seed, []
+        for at in range(many.members):
+            rate = many.rates[at % len(many.rates)] if many.rates else self.training.learning_rate
+            training = self.training.replace(seed=seed + at, learning_rate=rate)
+            share = many.shares[at % len(many.shares)] if many.shares else self.share
+            head = self.head
+            if at and head is None and many.combine == "weights":
+                head = seed
+            alone = self.replace(committee=None, training=training, share=share, head=head)
+            found.append(alone)
+        return tuple(found)
+
 
 class Rule(Value):
     """Which rows `select` keeps."""
 
-    keep: Literal["best", "chosen"] = Field(
-        default="best", description="Top score, or preferred output"
+    keep: Literal["best", "chosen", "critiques"] = Field(
+        default="best", description="Top score, preferred output, or every critique"
     )
 
 

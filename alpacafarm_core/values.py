@@ -45,6 +45,10 @@ class Value(BaseModel):
                 changes[name] = seed
             elif isinstance(held, Value):
                 changes[name] = held.seeded(seed)
+            elif isinstance(held, tuple):
+                changes[name] = tuple(
+                    each.seeded(seed) if isinstance(each, Value) else each for each in held
+                )
         return self.replace(**changes)
 
 

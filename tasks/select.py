@@ -16,8 +16,9 @@ from alpacafarm_core.artifacts import (
 )
 from alpacafarm_core.binarise import Binarisation, binarised, unpaired
 from alpacafarm_core.clustering import Agreement
+from alpacafarm_core.criticism import imitable
 from alpacafarm_core.pairs import paired, repeated
-from alpacafarm_core.ratings import Ratings
+from alpacafarm_core.ratings import Critiques, Ratings
 from alpacafarm_core.settings import Pairing, Rule
 from alpacafarm_core.store import Made
 from tasks.stage import stage, store
@@ -36,8 +37,10 @@ def labels(preferences: Preferences, number: int, of: int) -> pl.DataFrame:
 
 
 @stage(Demonstrations, version=1)
-def select(scored: Scores | Preferences, rule: Rule) -> pl.DataFrame:
-    """Keep the best answer of each prompt, or the preferred one of each pair."""
+def select(scored: Scores | Preferences | Critiques | Ratings, rule: Rule) -> pl.DataFrame:
+    """Keep the best answer of each prompt, the preferred one of each pair, or each critique."""
+    if rule.keep == "critiques":
+        return imitable(store().read(scored))
     return core.select(store().read(scored), rule)
 
 

@@ -81,5 +81,16 @@ def test_keys_are_those_of_artifacts_made_before_these_fields_came():
         "quark": "d4ab9a9f10a2aaec",
     }
     fits = [Fitting.at("small"), Fitting(training=Training(lora=Lora()))]
-    made = [tasks.fit_reward.receipt(START.policy, START.preferences, fit).key for fit in fits]
+    made = [tasks.fit_alone.receipt(START.policy, START.preferences, fit).key for fit in fits]
     assert made == ["dbe52cdb0197d04b", "dce528d6f8ec1948"]
+
+
+def test_a_seed_reaches_settings_that_stand_in_a_row():
+    class Several(Value):
+        fits: tuple[Fitting, ...] = (Fitting(), Fitting(seed=3))
+        names: tuple[str, ...] = ("one",)
+
+    seeded = Several().seeded(7)
+    assert [each.seed for each in seeded.fits] == [7, 3]
+    assert [each.training.seed for each in seeded.fits] == [7, 7]
+    assert seeded.names == ("one",)
