@@ -19,6 +19,7 @@ import polars as pl
 
 from alpacafarm_core import parts
 from alpacafarm_core.artifacts import REAL, Candidates, Columns
+from alpacafarm_core.committees import Judges
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import Ledger, digest
 from alpacafarm_core.machine import Machine
@@ -88,7 +89,7 @@ def write(
 
 
 def best_of(
-    models: tuple[Path, Path],
+    models: tuple[Path, Judges],
     rows: pl.DataFrame,
     asked: tuple[Sampling, BestOf],
     ledger: Ledger,
@@ -103,7 +104,7 @@ def best_of(
 
 
 def write_best(
-    models: tuple[Path, Path],
+    models: tuple[Path, Judges],
     rows: pl.DataFrame,
     asked: tuple[Sampling, BestOf],
     ledger: Ledger,
@@ -121,25 +122,24 @@ def answers(
     tokenizer = load_tokenizer(policy)
     texts, prompts = prompt_texts(rows, tokenizer), asked(rows, tokenizer)
     lengths = [len(prompt) for prompt in prompts]
-    _check_lengths(policy, lengths, sampling)
+    check_lengths(policy, enumerate(lengths), sampling.max_tokens)
     longest = max(lengths, default=0) + sampling.max_tokens
-    chunks = _chunks(_draws(policy, texts, prompts, sampling), ledger)
-    same = {
+    draws = draws_of(policy, texts, prompts, sampling)
+    for some in written(draws, sampling, ledger, lambda: open_sampler(policy, longest, machine)):
+        yield table(rows, some, tokenizer, said(policy, tokenizer, sampling))
+
+
+def said(policy: Path, tokenizer: Any, sampling: Sampling) -> dict[str, Any]:
+    """The columns of Candidates that are the same for all answers of one call."""
+    return {
         "tokenizer": tokenizer_digest(tokenizer),
         "generator": f"{policy.parent.name}/{policy.name}",
         **sampling.model_dump(exclude={"n"}),
     }
-    for written in _written(
-        chunks, sampling, ledger, lambda: open_sampler(policy, longest, machine)
-    ):
-        table = _table(rows, written, tokenizer).with_columns(
-            **{name: pl.lit(value) for name, value in same.items()}
-        )
-        yield table.select(pl.col(name).cast(kind) for name, kind in Candidates.columns.items())
 
 
 def best_answers(
-    models: tuple[Path, Path],
+    models: tuple[Path, Judges],
     rows: pl.DataFrame,
     asked: tuple[Sampling, BestOf],
     ledger: Ledger,
@@ -198,7 +198,7 @@ def weights_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def _draws(
+def draws_of(
     policy: Path, texts: Sequence[str], prompts: Sequence[list[int]], sampling: Sampling
 ) -> Iterator[Draw]:
     """Every sample asked for, row by row."""
@@ -210,12 +210,13 @@ def _draws(
             yield Draw(row, index, prompt, seed_of(sampling.seed, text, index), key)
 
 
-def _check_lengths(policy: Path, lengths: Sequence[int], sampling: Sampling) -> None:
+def check_lengths(policy: Path, lengths: Iterable[tuple[int, int]], max_tokens: int) -> None:
+    """Raise BadInput where a prompt (row, tokens) leaves no room for so many of an answer."""
     limit = json.loads((policy / "config.json").read_text()).get("max_position_embeddings")
-    for row, length in enumerate(lengths):
-        if limit and length + sampling.max_tokens > limit:
+    for row, length in lengths:
+        if limit and length + max_tokens > limit:
             raise BadInput(
-                f"row {row}: {length} tokens of prompt and {sampling.max_tokens} of answer exceed "
+                f"row {row}: {length} tokens of prompt and {max_tokens} of answer exceed "
                 f"the {limit} of {policy}; shorten the prompt or lower max_tokens"
             )
 
@@ -226,10 +227,11 @@ def _chunks(draws: Iterator[Draw], ledger: Ledger) -> Iterator[Chunk]:
         yield Chunk(some, {key: _unpacked(body) for key, body in held.items()})
 
 
-def _written(
-    chunks: Iterator[Chunk], sampling: Sampling, ledger: Ledger, opened: Callable[[], Sampler]
+def written(
+    draws: Iterator[Draw], sampling: Sampling, ledger: Ledger, opened: Callable[[], Sampler]
 ) -> Iterator[Written]:
-    """Every chunk with its samples; no engine is opened before the first that is not known."""
+    """Every draw with its sample, in chunks; no engine is opened before one is not known."""
+    chunks = _chunks(draws, ledger)
     for chunk in chunks:
         if chunk.unknown:
             break
@@ -273,17 +275,21 @@ def _unpacked(body: bytes) -> Sample:
     return Sample(**json.loads(body))
 
 
-def _table(rows: pl.DataFrame, written: Written, tokenizer: Any) -> pl.DataFrame:
-    """The prompts' columns and what was answered, a row each sample."""
-    draws, samples = written
+def table(
+    rows: pl.DataFrame, answered: Written, tokenizer: Any, same: dict[str, Any]
+) -> pl.DataFrame:
+    """Candidates: the prompts' columns, what was answered, and what is the `same` for all."""
+    draws, samples = answered
     texts = tokenizer.batch_decode([each.ids for each in samples], skip_special_tokens=True)
     prompts = rows.select("instruction", "input", "dataset")
-    return prompts[[draw.row for draw in draws]].with_columns(
+    found = prompts[[draw.row for draw in draws]].with_columns(
         output=pl.Series([text.replace("\0", "") for text in texts], dtype=pl.String),
         output_ids=pl.Series([each.ids for each in samples], dtype=pl.List(pl.Int32)),
         finish_reason=pl.Series([each.finish_reason for each in samples], dtype=pl.String),
         sample_index=pl.Series([draw.sample_index for draw in draws], dtype=pl.Int64),
+        **{name: pl.lit(value) for name, value in same.items()},
     )
+    return found.select(pl.col(name).cast(kind) for name, kind in Candidates.columns.items())
 
 
 def _winners(scored: pl.DataFrame, n: int) -> pl.DataFrame:

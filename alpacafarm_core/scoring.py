@@ -9,8 +9,10 @@ import polars as pl
 
 from alpacafarm_core import parts
 from alpacafarm_core.artifacts import Scores
+from alpacafarm_core.committees import Judges, Seats, folders_of
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.train.batches import encode
+from alpacafarm_core.train.bench import Bench, seated
 from alpacafarm_core.train.models import Loaded, load_scorer
 
 
@@ -41,11 +43,27 @@ class TransformersScorer:
         del self.loaded
 
 
+class CommitteeScorer:
+    """Scores with several transformers models, all of them in memory."""
+
+    def __init__(self, bench: Bench, machine: Machine) -> None:
+        self.bench, self.machine = bench, machine
+
+    def score(self, rows: pl.DataFrame) -> list[float]:
+        """What the members make of each row's `output`, as one number."""
+        words = self.bench.members[0].tokenizer
+        return self.bench.scores(encode(rows, "output", words), self.machine)
+
+    def close(self) -> None:
+        """Let go of the models."""
+        del self.bench
+
+
 @contextmanager
-def scorer(folder: Path, machine: Machine) -> Iterator[Scorer]:
-    """The reward model of a folder, in vLLM where that is asked for."""
+def scorer(judges: Judges, machine: Machine) -> Iterator[Scorer]:
+    """The reward model of a folder, in vLLM where that is asked for, or those of a committee."""
     machine.claim()
-    found = _opened(folder, machine)
+    found = _opened(judges, machine)
     try:
         yield found
     finally:
@@ -69,7 +87,10 @@ def _scored(opened: Scorer, rows: pl.DataFrame, judge: str) -> pl.DataFrame:
     return rows.with_columns(found, judge=pl.lit(judge))
 
 
-def _opened(folder: Path, machine: Machine) -> Scorer:
+def _opened(judges: Judges, machine: Machine) -> Scorer:
+    if isinstance(judges, Seats):
+        return CommitteeScorer(seated(judges, machine), machine)
+    (folder,) = folders_of(judges)
     if machine.engine == "vllm":
         from alpacafarm_core.vllm_scorer import VLLMScorer
 

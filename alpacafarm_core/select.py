@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import polars as pl
 
 from alpacafarm_core.artifacts import Demonstrations, Graded, Preferences
+from alpacafarm_core.committees import Verdict
 from alpacafarm_core.errors import BadInput, TrainingFailed
 from alpacafarm_core.settings import Rule
 
@@ -40,6 +41,29 @@ def finite(scored: Iterable[pl.DataFrame], judge: str) -> Iterator[pl.DataFrame]
             )
         yield rows
         before += rows.height
+
+
+def agreed(tables: Sequence[pl.DataFrame], verdict: Verdict) -> pl.DataFrame:
+    """Scores of the same answers by several judges as one, with their spread, as Uncertain.
+
+    Raises BadInput where the tables are of other answers.
+    """
+    first, answer = tables[0], pl.exclude("score", "judge")
+    for other in tables[1:]:
+        if not other.select(answer).equals(first.select(answer)):
+            raise BadInput(
+                f"{first['judge'][0]} and {other['judge'][0]} scored other answers; score the same "
+                "table with each"
+            )
+    given = zip(*(table["score"].to_list() for table in tables), strict=True)
+    scores, spreads = zip(*(verdict.of(each) for each in given), strict=True)
+    names = " ".join(str(table["judge"][0]) for table in tables)
+    judge = f"{verdict.combine} of {names}"
+    return first.with_columns(
+        score=pl.Series(scores, dtype=pl.Float64),
+        judge=pl.lit(judge),
+        spread=pl.Series(spreads, dtype=pl.Float64),
+    )
 
 
 def graded(pairs: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from alpacafarm_core.artifacts import Artifact
+from alpacafarm_core.committees import Verdict
 from alpacafarm_core.errors import BadInput
+from alpacafarm_core.settings import Sampling
+from alpacafarm_core.trees import WEIGHTINGS, Branching, PartialScore
 from alpacafarm_core.values import Value
 
 
@@ -16,6 +19,25 @@ class RewardModel(Artifact):
     """A scalar judge: a sequence classifier with one label, read at the last response token."""
 
     kind = "reward_model"
+
+
+class Committee(Value):
+    """Reward models that judge together; raises BadInput where one of them would count twice."""
+
+    name: Literal["committee"] = "committee"
+    members: tuple[RewardModel, ...] = Field(min_length=1, description="Who judges")
+    verdict: Verdict = Field(default=Verdict(), description="How their scores become one")
+
+    @model_validator(mode="after")
+    def _all_different(self) -> Self:
+        twice = {each.key for each in self.members if self.members.count(each) > 1}
+        if twice:
+            raise BadInput(f"{min(twice)} sits twice on a committee; give every member once")
+        return self
+
+
+Reward = RewardModel | Committee
+"""Whatever gives a learned reward."""
 
 
 class Plain(Value):
@@ -29,7 +51,7 @@ class BestOf(Value):
 
     name: Literal["best_of"] = "best_of"
     n: int = Field(default=16, ge=1, le=1024, description="Answers drawn per prompt")
-    reward: RewardModel = Field(description="Reward model that picks")
+    reward: Reward = Field(description="Reward model that picks")
     temperature: float = Field(default=1.0, gt=0, description="Temperature of the draws")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus of the draws")
 
@@ -41,7 +63,55 @@ class Tagged(Value):
     tag: int = Field(default=0, ge=0, description="Reward token; 0 is the best")
 
 
-Decoder = Annotated[Plain | BestOf | Tagged, Field(discriminator="name")]
+class Ranker(Value):
+    """What gives a number to each branch of a layer: a partial score, with all that it reads."""
+
+    partial: PartialScore = Field(description="How the number is made")
+    dpo: "Policy | None" = Field(default=None, description="Policy that has learned from labels")
+    dpo_reference: "Policy | None" = Field(default=None, description="Policy it began as")
+    reward: RewardModel | None = Field(default=None, description="Reward model")
+    decay: float | None = Field(default=None, description="Factor a token")
+
+
+class Tree(Branching):
+    """Grow answers in segments, keep those a DPO policy likes; the reward model picks at the end.
+
+    With one layer it is best-of-n.
+    """
+
+    name: Literal["tree"] = "tree"
+    dpo: "Policy" = Field(description="Policy that ranks unfinished answers")
+    dpo_reference: "Policy" = Field(description="Policy that it was trained against")
+    reward: RewardModel = Field(description="Reward model that picks")
+
+    def draws(self, sampling: Sampling) -> Sampling:
+        """How a layer is drawn: `sampling.n` trees to a prompt, of `width` branches each."""
+        return sampling.replace(
+            n=self.width * sampling.n, temperature=self.temperature, top_p=self.top_p
+        )
+
+    @property
+    def ranker(self) -> Ranker:
+        """What ranks unfinished answers, with no more than it reads."""
+        if self.partial == "rm_prefix":
+            return self.judge
+        if self.partial == "random":
+            return Ranker(partial="random")
+        measured = WEIGHTINGS[self.partial].against_reference
+        return Ranker(
+            partial=self.partial,
+            dpo=self.dpo.replace(decode=Plain()),
+            dpo_reference=self.dpo_reference.replace(decode=Plain()) if measured else None,
+            decay=self.decay if self.partial == "exp_decay" else None,
+        )
+
+    @property
+    def judge(self) -> Ranker:
+        """What picks among the answers at the end: the reward model."""
+        return Ranker(partial="rm_prefix", reward=self.reward)
+
+
+Decoder = Annotated[Plain | BestOf | Tagged | Tree, Field(discriminator="name")]
 
 
 class Policy(Artifact):

@@ -23,7 +23,7 @@ from alpacafarm_core.panel import load
 from alpacafarm_core.search import best_of_n_kl, expected_best_of_n
 from alpacafarm_core.settings import Sampling, Truth
 from alpacafarm_core.setup import Setup
-from alpacafarm_core.weights import RewardModel
+from alpacafarm_core.weights import Reward
 from flows.leaderboard import DEMO, methods_named, ranked
 from flows.prepare import started
 from tasks.stage import store
@@ -86,13 +86,13 @@ def method_rows(setup: Setup) -> list[dict[str, object]]:
     ]
 
 
-def fitted(setup: Setup, start: Start) -> RewardModel:
+def fitted(setup: Setup, start: Start) -> Reward:
     """The reward model that best-of-n uses in this setup."""
     method = BestOfN.at(setup.scale).seeded(setup.seed)
     return FARM.fit_reward(start.policy, start.preferences, method.fitting)
 
 
-def accuracies(setup: Setup, start: Start, reward: RewardModel) -> dict[str, str]:
+def accuracies(setup: Setup, start: Start, reward: Reward) -> dict[str, str]:
     """Share of fresh pairs ordered as the truth and as the labels have them, in percent.
 
     The ceiling is how often the truth itself agrees with the labels. Pairs of one prompt are not
@@ -139,7 +139,7 @@ def labelled(labels: Preferences) -> pl.DataFrame:
     return numbered.select(*PAIR, margin=pl.col("preference") - 1.5)
 
 
-def curve(setup: Setup, start: Start, reward: RewardModel) -> dict[str, str]:
+def curve(setup: Setup, start: Start, reward: Reward) -> dict[str, str]:
     """Mean true utility of best-of-n over the validation prompts, n = 1, 2, 4, ..."""
     prompts = FARM.instructions(setup.source, "val", setup.sizes.val)
     sampling = Sampling(

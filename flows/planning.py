@@ -30,7 +30,8 @@ ORDER = """
     base instructions mix draw demonstrations published recorded share labels interactions guided
     corrected generate write gather annotate select grade rank prefer look train_policy soup
     fit_reward soup_rewards roll_out
-    score compare_scored cluster_told cluster_read unite tally
+    grow weigh prune leaves choose score agree penalise compare_scored cluster_told cluster_read
+    unite invent admit neighbours sift keep follow_up collect tally
 """
 
 
@@ -128,6 +129,8 @@ class Planner:
 
     def _rows(self, given: Any) -> Any:
         """What a table holds, or is imagined to hold; None where unknown; all else as it is."""
+        if isinstance(given, tuple):
+            return tuple(map(self._rows, given))
         if not isinstance(given, Table):
             return given
         known = self.tables.get(given.folder)

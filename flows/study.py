@@ -17,7 +17,7 @@ from alpacafarm_core.methods.ppo import PPO
 from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Fitting, Sampling, Truth
 from alpacafarm_core.setup import Setup, World
-from alpacafarm_core.weights import Policy, RewardModel
+from alpacafarm_core.weights import Policy, Reward
 from flows.evaluate import answered, judged
 from flows.leaderboard import Dollars, methods_named, ranked
 from flows.prepare import FARM, admitted, started
@@ -55,7 +55,7 @@ def overoptimised(
     return study.curves(pools, runs, SIZES)
 
 
-def best_of_pool(series: str, setup: Setup, start: Start, reward: RewardModel) -> Pool:
+def best_of_pool(series: str, setup: Setup, start: Start, reward: Reward) -> Pool:
     """The most samples of every evaluation prompt that any n needs, each scored and judged."""
     prompts = FARM.instructions(setup.source, "eval", setup.sizes.eval)
     sampling = Sampling(
@@ -89,9 +89,7 @@ def _ppo(setup: Setup, steps: int) -> PPO:
     return ppo.replace(objective=objective).seeded(setup.seed)
 
 
-def _run(
-    series: str, x: float, setup: Setup, policy: Policy, origin: tuple[Start, RewardModel]
-) -> Run:
+def _run(series: str, x: float, setup: Setup, policy: Policy, origin: tuple[Start, Reward]) -> Run:
     start, reward = origin
     answers = answered(policy, setup)
     prompts = FARM.instructions(setup.source, "val", setup.sizes.val)

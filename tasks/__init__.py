@@ -3,51 +3,84 @@
 from tasks.annotate import annotate
 from tasks.cluster import cluster, cluster_read, cluster_told
 from tasks.compare import compare, compare_scored
-from tasks.generate import generate
-from tasks.judge import score
+from tasks.generate import generate as sample
+from tasks.judge import agree, penalise
+from tasks.judge import score as score_alone
+from tasks.judge import score_by as score
 from tasks.pool import adopt, draw, gather, mix, write
 from tasks.select import grade, labels, prefer, rank, select, share, unite
 from tasks.soup import soup, soup_rewards
 from tasks.sources import base, demonstrations, instructions, published, recorded
+from tasks.synthesis import (
+    admit,
+    collect,
+    follow_up,
+    invent,
+    keep,
+    neighbours,
+    sift,
+    synthesise,
+)
 from tasks.tally import tally
-from tasks.train import fit_reward, look, roll_out, train, train_policy
+from tasks.train import fit_reward as fit_alone
+from tasks.train import fit_rewards as fit_reward
+from tasks.train import look, roll_out, train, train_policy
+from tasks.trees import choose, generate, grow, leaves, prune, weigh
 from tasks.users import corrected, guided, interactions
 
 __all__ = [
+    "admit",
     "adopt",
+    "agree",
     "annotate",
     "base",
+    "choose",
     "cluster",
     "cluster_read",
     "cluster_told",
+    "collect",
     "compare",
     "compare_scored",
     "corrected",
     "demonstrations",
     "draw",
+    "fit_alone",
     "fit_reward",
+    "follow_up",
     "gather",
     "generate",
     "grade",
+    "grow",
     "guided",
     "instructions",
     "interactions",
+    "invent",
+    "keep",
     "labels",
+    "leaves",
     "look",
     "mix",
+    "neighbours",
+    "penalise",
     "prefer",
+    "prune",
     "published",
     "rank",
     "recorded",
     "roll_out",
+    "sample",
     "score",
+    "score_alone",
     "select",
     "share",
+    "sift",
     "soup",
     "soup_rewards",
+    "synthesise",
     "tally",
     "train",
     "train_policy",
     "unite",
+    "weigh",
     "write",
 ]

@@ -13,6 +13,7 @@ from alpacafarm_core.settings import Sampling
 from alpacafarm_core.side_by_side import call_beside
 from alpacafarm_core.store import Made
 from alpacafarm_core.weights import BestOf, Policy, Tagged
+from tasks.reward import lying
 from tasks.stage import ledger, stage, store
 
 
@@ -27,7 +28,7 @@ def generate(
         rows = rows.with_columns(tag=pl.lit(policy.decode.tag))
     shared = [rows.slice(*share) for share in shares(rows.height, machine.at_once())]
     if isinstance(policy.decode, BestOf):
-        models, asked = (folder, store().weights(policy.decode.reward)), (sampling, policy.decode)
+        models, asked = (folder, lying(policy.decode.reward)), (sampling, policy.decode)
         return Made(written("generate:write_best", [(models, s, asked, ledger()) for s in shared]))
     return Made(written("generate:write", [(folder, s, sampling, ledger()) for s in shared]))
 

@@ -3,32 +3,57 @@
 import shutil
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 
 from alpacafarm_core import composing, plots
-from alpacafarm_core.artifacts import Demonstrations, Instructions, Logps, Preferences
+from alpacafarm_core.artifacts import (
+    Candidates,
+    Demonstrations,
+    Instructions,
+    Logps,
+    Preferences,
+    Scores,
+)
+from alpacafarm_core.committees import Judges
 from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.farm import Known
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import Objective
 from alpacafarm_core.proximal import OnlineObjective
+from alpacafarm_core.referring import told
 from alpacafarm_core.settings import Fitting, Looking
 from alpacafarm_core.store import Made
 from alpacafarm_core.train.job import call_together
-from alpacafarm_core.weights import Policy, RewardModel
+from alpacafarm_core.values import LATER
+from alpacafarm_core.weights import Policy, Reward, RewardModel
 from tasks.generate import written
 from tasks.progress import following, publish
+from tasks.reward import lying
 from tasks.stage import stage, store, unfinished
 
 METRICS, PLOT = "metrics.parquet", "metrics.png"
 
 
 @stage(RewardModel, version=1)
-def fit_reward(policy: Policy, preferences: Preferences, fitting: Fitting) -> Made:
-    """Fit a Bradley-Terry reward model to labelled pairs."""
-    return _weights("reward:fit", store().weights(policy), store().rows(preferences), fitting)
+def fit_reward(
+    policy: Policy,
+    preferences: Preferences,
+    fitting: Fitting,
+    samples: Annotated[Candidates | None, LATER] = None,
+) -> Made:
+    """Fit a reward model to labelled pairs, and to a policy's samples where there are some."""
+    rows = store().rows(preferences)
+    data = rows if samples is None else (rows, store().rows(samples))
+    return _weights("reward:fit", store().weights(policy), data, fitting)
+
+
+def fit_rewards(
+    policy: Policy, preferences: Preferences, fitting: Fitting, samples: Candidates | None = None
+) -> Reward:
+    """Fit a reward model, or each member of a committee in a stage of its own."""
+    return composing.fit_reward(import_module("tasks"), policy, preferences, fitting, samples)
 
 
 @stage(Logps, version=1)
@@ -64,22 +89,28 @@ def train(
 @stage(Policy, version=1)
 def roll_out(
     policy: Policy,
-    reward: RewardModel,
+    reward: Reward,
     instructions: Instructions,
     objective: OnlineObjective | ConditionedObjective,
     reference: Policy | None = None,
+    ref_rewards: Annotated[Scores | None, LATER] = None,
 ) -> Made:
-    """Train a policy on its own samples and a reward model's scores of them."""
+    """Train a policy on its own samples and a reward model's scores of them.
+
+    `ref_rewards` are scored answers of the start, where the objective's reshaping reads them.
+    """
     other = None if reference in (None, policy) else store().weights(reference)
-    models = (store().weights(policy), store().weights(reward), other)
+    models = (store().weights(policy), lying(reward), other)
     is_sorted = isinstance(objective, ConditionedObjective)
     loop = "train.conditioned:roll_out" if is_sorted else "train.online:roll_out"
-    return _weights(loop, models, store().read(instructions), objective)
+    rows = store().read(instructions)
+    refs = None if ref_rewards is None else store().read(ref_rewards)
+    return _weights(loop, models, told(rows, refs, reward, objective), objective)
 
 
 def _weights(
     function: str,
-    models: Path | tuple[Path | None, ...],
+    models: Path | tuple[Path | Judges | None, ...],
     rows: Path | pl.DataFrame | tuple[Path | None, ...],
     settings: Fitting | Objective | OnlineObjective,
 ) -> Made:

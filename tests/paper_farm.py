@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alpacafarm_core import artifacts, responders, weights
+from alpacafarm_core import artifacts, responders, synthesis, weights
 from alpacafarm_core.artifacts import Artifact
 from alpacafarm_core.farm import Start
 
@@ -25,6 +25,7 @@ YIELDS = {
     "generate": artifacts.Candidates,
     "annotate": artifacts.Preferences,
     "score": artifacts.Scores,
+    "penalise": artifacts.Scores,
     "select": artifacts.Demonstrations,
     "grade": artifacts.Graded,
     "prefer": artifacts.Preferences,
@@ -37,6 +38,7 @@ YIELDS = {
     "soup": weights.Policy,
     "soup_rewards": weights.RewardModel,
     "roll_out": weights.Policy,
+    "synthesise": synthesis.Synthetic,
     "tally": artifacts.Leaderboard,
 }
 
@@ -66,6 +68,8 @@ def held_in(given: Any) -> list[Artifact]:
     """The artifact itself, or those that a judge made of artifacts holds."""
     if isinstance(given, Artifact):
         return [given]
+    if isinstance(given, weights.Committee):
+        return list(given.members)
     if isinstance(given, tuple):
         return [artifact for each in given for artifact in held_in(each)]
     return [given.policy, given.reference] if isinstance(given, weights.Implicit) else []

@@ -1,6 +1,8 @@
 """Soups: what an average of weights is, what cannot be averaged, and the test of a soup."""
 
 import json
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,13 @@ from torch import Tensor
 import tasks
 from alpacafarm_core.errors import BadInput, ContractBroken
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.recipe import Recipe
+from alpacafarm_core.reward import scores
+from alpacafarm_core.store import Made
 from alpacafarm_core.train.models import load_policy, load_scorer, save
 from alpacafarm_core.train.rl import kl
 from alpacafarm_core.train.soup import average, averaged, check_weights, connected, loss_on
+from alpacafarm_core.train.tokens import Tokens
 from alpacafarm_core.weights import Policy
 from tests.paper_farm import numbered
 from tests.tiny import demonstrations, tiny_model
@@ -231,9 +237,6 @@ def test_a_soup_of_linear_heads_on_one_trunk_gives_the_mean_reward():
 
 
 def test_a_soup_of_reward_models_that_differ_in_their_heads_gives_the_mean_reward(models, tmp_path):
-    from alpacafarm_core.reward import scores
-    from alpacafarm_core.train.tokens import Tokens
-
     rows, found, folders = [Tokens([0, 5, 6], [7, 8]), Tokens([0, 9], [10, 11, 12])], [], []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -286,12 +289,6 @@ def test_a_soup_is_an_artifact_that_names_its_parents_and_weights(store, models)
 
 def lay(store, artifact, folder: Path) -> None:
     """Put a folder into the store as if a stage had made it."""
-    import shutil
-    import time
-
-    from alpacafarm_core.recipe import Recipe
-    from alpacafarm_core.store import Made
-
     draft = store.scratch()
     shutil.copytree(folder, draft, dirs_exist_ok=True)
     store.write(artifact, Made(draft), Recipe.of("laid", 1, {}), time.time())

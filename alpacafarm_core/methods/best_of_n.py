@@ -14,7 +14,7 @@ from alpacafarm_core.errors import BadInput
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.settings import Fitting, Scale
-from alpacafarm_core.weights import BestOf, Plain, Policy, RewardModel
+from alpacafarm_core.weights import BestOf, Plain, Policy, Reward
 
 
 class BestOfN(Method):
@@ -49,7 +49,7 @@ class BestOfN(Method):
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
         return start.policy.replace(decode=self.decoding(reward))
 
-    def decoding(self, reward: RewardModel) -> BestOf:
+    def decoding(self, reward: Reward) -> BestOf:
         """How a policy decodes with a reward model."""
         top_p = nucleus(self.top_p, self.compat)
         return BestOf(n=self.n, reward=reward, temperature=self.temperature, top_p=top_p)

@@ -23,7 +23,6 @@ from alpacafarm_core.generate import seed_of, wants_vllm
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import NO_PAST, Past
 from alpacafarm_core.quantiles import quantiles, quantiles_within
-from alpacafarm_core.reward import scores
 from alpacafarm_core.sampler import Sampler
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import Room, alike, padded
@@ -72,7 +71,7 @@ def roll_out(
 ) -> dict[str, Any]:
     """Train a policy on its own sorted samples and save it in `out`.
 
-    `models` are the folders of the start, the reward model and the reference (None: the start).
+    `models` are the folders of the start, the reward models and the reference (None: the start).
     Returns prompts used and left out as too long, and `steps`, the figures of each step. Goes on
     from a checkpoint beside `out`. Raises TrainingFailed when a contract is broken, BadInput when
     no prompt is short enough or the checkpoint is of something else.
@@ -133,7 +132,7 @@ def experience(course: SortedCourse, prompts: Sequence[list[int]], at: int) -> P
         rows = [Tokens(prompt, one.ids) for prompt, one in zip(some, samples, strict=True)]
         part = Pool(
             rows=rows,
-            scores=torch.tensor(scores(course.scorer, rows, course.machine)),
+            scores=torch.tensor(course.scorer.scores(rows, course.machine)),
             finished=torch.tensor([one.finish_reason == "stop" for one in samples]),
         )
     return joined(gathered(part))

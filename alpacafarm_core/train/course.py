@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import polars as pl
 import torch
 
+from alpacafarm_core.committees import Judges, folders_of
 from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.generate import seed_of, wants_vllm
@@ -18,18 +19,20 @@ from alpacafarm_core.machine import Machine
 from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.sampler import Sample, Sampler
 from alpacafarm_core.train.batches import padded, tokenizer_digest
+from alpacafarm_core.train.bench import Bench, seated
 from alpacafarm_core.train.checkpoint import Checkpoints, origin
 from alpacafarm_core.train.descent import Lesson
 from alpacafarm_core.train.engine import Engine, engaged
 from alpacafarm_core.train.lora import SharedCritic, take_up
 from alpacafarm_core.train.models import Loaded, fits, load_policy, load_scorer, save
 from alpacafarm_core.train.prompting import that_fit
+from alpacafarm_core.train.rewarding import References, digest_of
 from alpacafarm_core.train.team import Team
 from alpacafarm_core.train.tokens import Tokens
 from alpacafarm_core.train.trial import Trial, check_on, frozen_of
 
-Folders = tuple[Path, Path, Path | None]
-"""Of the start, the reward model and the reference; none: the start."""
+Folders = tuple[Path, Judges, Path | None]
+"""Of the start, the reward model (or those of a committee) and the reference; none: the start."""
 
 Aim = TypeVar("Aim", bound=OnlineObjective | ConditionedObjective)
 
@@ -40,7 +43,7 @@ class Course(NamedTuple, Generic[Aim]):
     engine: Engine
     policy: Loaded
     critic: Any
-    scorer: Loaded
+    scorer: Bench
     reference: Any
     sampler: Sampler
     objective: Aim
@@ -80,16 +83,19 @@ def enrol(models: Folders, objective: OnlineObjective, machine: Machine) -> Onli
 
 def met(
     models: Folders, objective: OnlineObjective | ConditionedObjective, machine: Machine
-) -> tuple[Loaded, Loaded]:
+) -> tuple[Loaded, Bench]:
     """The policy as it starts, and the scorer.
 
-    Raises BadInput when the reward model has another tokenizer, the model sees too little, or
+    Raises BadInput when a reward model has another tokenizer, the model sees too little, or
     there are fewer rollouts than processes.
     """
     start, reward, _ = models
-    policy, scorer = load_policy(start, machine), load_scorer(reward, machine)
-    if tokenizer_digest(policy.tokenizer) != tokenizer_digest(scorer.tokenizer):
-        raise BadInput(f"{start} and {reward} have different tokenizers; fit the reward on {start}")
+    policy, scorer = load_policy(start, machine), seated(reward, machine)
+    for folder, member in zip(folders_of(reward), scorer.members, strict=True):
+        if tokenizer_digest(policy.tokenizer) != tokenizer_digest(member.tokenizer):
+            raise BadInput(
+                f"{start} and {folder} have different tokenizers; fit the reward on {start}"
+            )
     fits(policy, start, objective.training.max_length)
     if objective.rollouts < (size := Team.here().size):
         raise BadInput(f"{objective.rollouts} rollouts for {size} processes; ask for more of them")
@@ -133,17 +139,26 @@ def check_fit(
         size=len(rows),
         lesson=lesson(rows),
         batch=lambda micro: padded([rows[row] for row in micro]),
-        frozen=frozen_of(looks_on, [course.scorer.model]),
+        frozen=frozen_of(looks_on, [member.model for member in course.scorer.members]),
     )
     check_on(trial, course.machine)
 
 
 def checkpoints_of(
-    course: AnyCourse, models: Folders, prompts: Sequence[list[int]], out: Path
+    course: AnyCourse,
+    models: Folders,
+    prompts: Sequence[list[int]],
+    out: Path,
+    references: References | None = None,
 ) -> Checkpoints:
     """Where this training goes on from, if it was stopped; raises BadInput where it was another."""
-    recipe = origin(models, prompts, course.objective, course.machine)
+    start, judges, reference = models
+    recipe = origin(
+        (start, *folders_of(judges), reference), prompts, course.objective, course.machine
+    )
     recipe["machine"]["sampler"] = type(course.sampler).__name__
+    if references:
+        recipe["ref_rewards"] = digest_of(references)
     return Checkpoints(out, recipe, course.machine)
 
 
@@ -179,7 +194,8 @@ def _learners(policy: Loaded, critic: Any) -> list[Any]:
 def _critic(models: Folders, policy: Any, objective: OnlineObjective, machine: Machine) -> Any:
     """The reward model's or the policy's backbone, or an adapter on the latter; its head zero.
 
-    None where the objective has no use for one; the policy takes up its own adapter all the same.
+    Of a committee it is the first member's. None where the objective has no use for one; the
+    policy takes up its own adapter all the same.
     """
     training, settings = objective.training, objective.value_model
     take_up(policy, training)
@@ -187,6 +203,7 @@ def _critic(models: Folders, policy: Any, objective: OnlineObjective, machine: M
         return None
     if training.lora is not None:
         return SharedCritic(policy, training.lora, training.seed)
-    critic = load_scorer(models[1] if settings.init == "reward" else models[0], machine).model
+    begins = folders_of(models[1])[0] if settings.init == "reward" else models[0]
+    critic = load_scorer(begins, machine).model
     torch.nn.init.zeros_(critic.score.weight)
     return critic

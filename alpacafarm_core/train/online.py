@@ -22,7 +22,6 @@ from torch.nn.utils.rnn import pad_sequence
 from alpacafarm_core.generate import seed_of
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.proximal import OnlineObjective
-from alpacafarm_core.reward import scores
 from alpacafarm_core.sampler import Sample
 from alpacafarm_core.train import rl
 from alpacafarm_core.train.batches import Room, Tokens, alike, padded
@@ -47,6 +46,13 @@ from alpacafarm_core.train.logbook import Logbook, means
 from alpacafarm_core.train.lora import base_of
 from alpacafarm_core.train.models import autocast, begin, precision
 from alpacafarm_core.train.prompting import asked, endless
+from alpacafarm_core.train.rewarding import (
+    References,
+    earned,
+    penalised,
+    references_of,
+    rewarded,
+)
 from alpacafarm_core.train.rollouts import (
     Rollouts,
     agreement,
@@ -56,6 +62,7 @@ from alpacafarm_core.train.rollouts import (
     joined,
     restored,
 )
+from alpacafarm_core.train.shaping import Running
 
 log = logging.getLogger("alpacafarm.training")
 
@@ -71,18 +78,21 @@ def roll_out(
 ) -> dict[str, Any]:
     """Train a policy on its own samples and save it in `out`.
 
-    `models` are the folders of the start, the reward model and the reference (None: the start).
+    `models` are the folders of the start, the reward models and the reference (None: the start).
     Returns prompts used and left out as too long, and `steps`, the figures of each step. Goes on
     from a checkpoint beside `out`. Raises TrainingFailed when a contract is broken, BadInput when
-    no prompt is short enough or the checkpoint is of something else.
+    no prompt is short enough, the checkpoint is of something else, or `instructions` have no column
+    `ref_rewards` where the reshaping reads it.
     """
     with together(machine), torch.random.fork_rng():
         torch.manual_seed(objective.training.seed)
         course = enrol(models, objective, machine)
         with closing(course.sampler):
             prompts = prompts_of(course, instructions)
+            refs = references_of(instructions, course.policy.tokenizer, objective.shaping)
             check_fit(course, max(prompts, key=len), partial(_first_lesson, course))
-            steps = _run(course, prompts, checkpoints_of(course, models, prompts, out))
+            checkpoints = checkpoints_of(course, models, prompts, out, refs)
+            steps = _run(course, prompts, refs, checkpoints)
         keep(course, out)
     return {"rows": len(prompts), "too_long": instructions.height - len(prompts), "steps": steps}
 
@@ -106,7 +116,7 @@ def experience(course: OnlineCourse, prompts: Sequence[list[int]], at: int) -> R
         rows = [Tokens(prompt, one.ids) for prompt, one in zip(some, samples, strict=True)]
         part = Rollouts(
             rows=rows,
-            scores=torch.tensor(scores(course.scorer, rows, course.machine)),
+            scores=torch.tensor(course.scorer.scores(rows, course.machine)),
             finished=torch.tensor([sample.finish_reason == "stop" for sample in samples]),
             sampled=_told(samples),
             **_looked_at(course, rows),
@@ -114,28 +124,34 @@ def experience(course: OnlineCourse, prompts: Sequence[list[int]], at: int) -> R
     return joined(gathered(part))
 
 
-def learned(rollouts: Rollouts, kl_coef: float, objective: OnlineObjective) -> rl.Advantages:
+def learned(
+    rollouts: Rollouts, kl_coef: float, objective: OnlineObjective, rewards: Tensor | None = None
+) -> rl.Advantages:
     """What the tokens of a step's rollouts were worth, as the objective has it.
 
-    Where the sampler and the trainer differ, an advantage counts by how much likelier its token is
-    to the trainer, up to a cap.
+    `rewards` [B] are what the responses earn; None: their scores less penalties. Where the sampler
+    and the trainer differ, an advantage counts by how much likelier its token is to the trainer, up
+    to a cap.
     """
-    shaping = objective.shaping
-    ends = rl.finished_scores(rollouts.scores, rollouts.finished, shaping.missing_eos)
-    found = objective.advantages(rollouts._replace(scores=ends), kl_coef)
-    cap = shaping.importance_cap
+    worth = penalised(rollouts, objective.shaping) if rewards is None else rewards
+    found = objective.advantages(rollouts._replace(scores=worth), kl_coef)
+    cap = objective.shaping.importance_cap
     trust = 1.0 if cap is None else rl.importance(rollouts.logprobs, rollouts.sampled, cap)
     return found._replace(advantages=found.advantages * trust)
 
 
 def _run(
-    course: OnlineCourse, prompts: Sequence[list[int]], checkpoints: Checkpoints
+    course: OnlineCourse,
+    prompts: Sequence[list[int]],
+    references: References,
+    checkpoints: Checkpoints,
 ) -> list[dict[str, float]]:
     """All steps, or those that a checkpoint leaves; rollouts in hand are learned from first."""
     objective, engine = course.objective, course.engine
     begun = checkpoints.latest(engine) or State(0, numbers={"kl_coef": objective.kl.coef})
     feed = checkpoints.feed if engine.team.leads else None
-    coef, book = begun.numbers["kl_coef"], Logbook(feed, begun.history)
+    coef, running = begun.numbers["kl_coef"], Running.of(begun.numbers)
+    book = Logbook(feed, begun.history)
     drawn = endless(prompts, objective.training.seed)
     in_hand = restored(begun.tensors) if begun.tensors else None
     for at in range(objective.steps):
@@ -143,10 +159,12 @@ def _run(
         if at < begun.step:
             continue
         rollouts, in_hand = in_hand or experience(course, some, at), None
-        numbers = {"kl_coef": coef}
+        numbers = {"kl_coef": coef} | running.numbers()
         checkpoints.save(engine, State(at, book.history, numbers, held(rollouts)))
-        taught = learned(rollouts, coef, objective)
-        figures = numbers | _sound(course, rollouts, at)
+        rewards, running = rewarded(rollouts, objective.shaping, references, running)
+        taught = learned(rollouts, coef, objective, rewards)
+        figures = {"kl_coef": coef} | _sound(course, rollouts, at)
+        figures |= earned(rewards, objective.shaping)
         if course.critic is not None:
             fit = rl.explained_variance(rollouts.values, taught.returns, rollouts.mask)
             figures["explained_variance"] = float(fit)
@@ -154,7 +172,8 @@ def _run(
         finite(figures, at, objective.steps)
         book.note(at, objective.steps, figures)
         coef = rl.adapted(coef, _nats(rollouts, objective), objective.kl.target)
-        state, is_last = State(at + 1, book.history, {"kl_coef": coef}), at + 1 == objective.steps
+        numbers = {"kl_coef": coef} | running.numbers()
+        state, is_last = State(at + 1, book.history, numbers), at + 1 == objective.steps
         checkpoints.save(engine, state, is_last)
     return book.history
 
