@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from alpacafarm_core import reward
 from alpacafarm_core.errors import BadInput, StoreNotWritable
+from alpacafarm_core.fitting import Odin, Views
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.proximal import Critic, KLPenalty, ProximalObjective
 from alpacafarm_core.settings import Fitting, Lora, Sampling, Training
@@ -44,15 +46,19 @@ def runs(tiny: Path, scorer: Path) -> dict[str, Run]:
     """Each loop with all that it needs but the folder its weights go to."""
     dpo, fitting = DPO(training=TRAINING), Fitting(training=TRAINING, held_out=4)
     folders, data = (tiny, scorer, None), demonstrations()
+    samples = pl.concat([demonstrations(3), demonstrations(3)]).with_row_index("place")
+    varied = samples.with_columns(pl.col("instruction") + " " + (pl.col("place") % 12).cast(str))
+    judged = fitting.replace(odin=Odin(), penalty=0.01, views=Views(size=4, width=8))
     return {
         "dpo": lambda out: offline.train((tiny, None), out, preferences(), dpo, EVERY_STEP),
         "reward": lambda out: reward.fit(tiny, out, preferences(6), fitting, EVERY_STEP),
+        "judged": lambda out: reward.fit(tiny, out, (preferences(6), varied), judged, EVERY_STEP),
         "ppo": lambda out: online.roll_out(folders, out, data, PPO, EVERY_STEP),
         "adapters": lambda out: online.roll_out(folders, out, data, ADAPTED, EVERY_STEP),
     }
 
 
-@pytest.fixture(params=["dpo", "reward", "ppo", "adapters"])
+@pytest.fixture(params=["dpo", "reward", "judged", "ppo", "adapters"])
 def run(request: pytest.FixtureRequest, tiny: Path, scorer: Path) -> Run:
     return runs(tiny, scorer)[request.param]
 
