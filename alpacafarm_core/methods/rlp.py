@@ -20,7 +20,7 @@ from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective
 from alpacafarm_core.settings import Fitting, Sampling, Scale
-from alpacafarm_core.weights import Policy, RewardModel
+from alpacafarm_core.weights import Policy, Reward
 
 
 class RLP(Method):
@@ -96,13 +96,13 @@ class RLP(Method):
             policy = self.improved(farm, start, reward)
         return policy
 
-    def improved(self, farm: Farm, start: Start, reward: RewardModel) -> Policy:
+    def improved(self, farm: Farm, start: Start, reward: Reward) -> Policy:
         """The SFT model trained for a reward model's scores."""
         return farm.roll_out(start.policy, reward, start.instructions, self.objective)
 
     def fitted_again(
-        self, farm: Farm, start: Start, reward: RewardModel, answers: Candidates
-    ) -> RewardModel:
+        self, farm: Farm, start: Start, reward: Reward, answers: Candidates
+    ) -> Reward:
         """The reward model of the labels and of a policy's answers.
 
         The one the policy was trained for scores them, where pairs are made.
