@@ -18,10 +18,12 @@ from alpacafarm_core.artifacts import (
     Scores,
     Uncertain,
 )
+from alpacafarm_core.assessors import Assessors
 from alpacafarm_core.clustering import Clustering, Entailment, Told
 from alpacafarm_core.committees import Verdict
 from alpacafarm_core.farm import Judge, Judging, Known
 from alpacafarm_core.objective import Objective
+from alpacafarm_core.ratings import Critiques, Ratings
 from alpacafarm_core.settings import Fitting, Looking, Sampling
 from alpacafarm_core.setup import Pretrained
 from alpacafarm_core.sources import pretrained
@@ -101,6 +103,12 @@ class Stages(Protocol):
 
     def cluster_read(self, scored: Scores, clustering: Entailment, reader: Policy) -> Clusters:
         """Which answers to a prompt say the same, as a model reads them."""
+
+    def critique(self, candidates: Candidates | Ratings, critics: Assessors) -> Critiques:
+        """Feedback on each answer, with an overall score."""
+
+    def repair(self, ratings: Ratings, critiques: Critiques, critics: Assessors) -> Ratings:
+        """Ratings with critiques and overall scores, doubtful ones asked for again."""
 
 
 def train(
@@ -182,3 +190,9 @@ def cluster(stages: Stages, scored: Scores, clustering: Clustering) -> Clusters:
     if isinstance(clustering, Entailment):
         return stages.cluster_read(scored, clustering, adopt(stages, clustering.model))
     return stages.cluster_told(scored, clustering)
+
+
+def criticise(stages: Stages, ratings: Ratings, critics: Assessors) -> Ratings:
+    """Criticise rated answers, then put scores to them that the marks bear out."""
+    critiques = stages.critique(ratings, critics.but("critique"))
+    return stages.repair(ratings, critiques, critics.but("repair"))

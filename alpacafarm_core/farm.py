@@ -23,6 +23,7 @@ from alpacafarm_core.artifacts import (
     Ranked,
     Scores,
 )
+from alpacafarm_core.assessors import Assessors
 from alpacafarm_core.binarise import Binarisation
 from alpacafarm_core.clustering import Agreement, Clustering
 from alpacafarm_core.conditioning import ConditionedObjective
@@ -31,7 +32,7 @@ from alpacafarm_core.mixture import Mixture
 from alpacafarm_core.objective import Objective, view_of
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.proximal import OnlineObjective
-from alpacafarm_core.ratings import Critiques, Ratings
+from alpacafarm_core.ratings import Critiques, Ratings, Tags
 from alpacafarm_core.responders import Drawing, Pooled, Seat
 from alpacafarm_core.settings import Fitting, Looking, Pairing, Rule, Sampling, Truth
 from alpacafarm_core.setup import Pretrained, Source, Split, World
@@ -150,6 +151,20 @@ class Farm(Protocol):
 
     def annotate(self, candidates: Candidates, rivals: Candidates, panel: Panel) -> Preferences:
         """The panel's label of each pair; the same table twice pairs a policy's own samples."""
+
+    def rate(
+        self, candidates: Candidates, raters: Assessors, references: Demonstrations | None = None
+    ) -> Ratings:
+        """A mark for each aspect of each answer; right answers are shown to raters, where known."""
+
+    def critique(self, candidates: Candidates | Ratings, critics: Assessors) -> Critiques:
+        """Feedback on each answer, with an overall score."""
+
+    def criticise(self, ratings: Ratings, critics: Assessors) -> Ratings:
+        """Rated answers with their critiques and overall scores, doubtful scores mended."""
+
+    def tag(self, prompts: Instructions | Demonstrations, taggers: Assessors) -> Tags:
+        """What each prompt asks for: difficulty, quality, task."""
 
     def score(self, candidates: Candidates, judge: Judge) -> Scores:
         """A number for each answer."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from pydantic import Field
 
-from alpacafarm_core import artifacts, parts, ratings, weights
+from alpacafarm_core import artifacts, parts, ratings, synthesis, weights
 from alpacafarm_core.artifacts import Artifact, Table
 from alpacafarm_core.errors import BadInput, Damaged, Missing, StoreNotWritable
 from alpacafarm_core.recipe import Recipe, file_digest
@@ -33,7 +33,7 @@ from alpacafarm_core.values import Value
 ROWS, MANIFEST = "rows.parquet", "manifest.json"
 KINDS: dict[str, type[Artifact]] = {
     kind.kind: kind
-    for module in (artifacts, weights, ratings)
+    for module in (artifacts, weights, ratings, synthesis)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Artifact) and hasattr(kind, "kind")
 }

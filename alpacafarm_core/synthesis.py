@@ -20,7 +20,6 @@ from alpacafarm_core.artifacts import (
 )
 from alpacafarm_core.ratings import Tags
 from alpacafarm_core.settings import Sampling
-from alpacafarm_core.setup import Pretrained
 from alpacafarm_core.values import Value
 from alpacafarm_core.weights import Policy
 
@@ -31,6 +30,7 @@ Rule = Literal["numbering", "prefix", "answer", "steps", "first"]
 
 _DRAWN: Columns = {
     **Instructions.columns,
+    "asked": TEXT,
     "prompt": TEXT,
     "history": TEXT,
     "shard": WHOLE,
@@ -46,10 +46,11 @@ _DRAWN: Columns = {
 class Drafts(Table):
     """Draws from the text before a user's turn, usable or not; one row a draw.
 
-    `prompt` is what an answer is drawn from and `history` the turns before, JSON of messages with
-    role and content. `shard` and `number` say which draw it is, `raw` what the policy wrote, `rule`
-    how that was tidied, joined by "+". `status` is ok, or why the draw cannot be used: empty,
-    special (a special token inside), unfinished (no stop in time) or no_input.
+    `asked` is what the last turn asks, which `instruction` has behind the turns before; those are
+    the `history`, JSON of messages with role and content. `prompt` is what an answer is drawn from,
+    without any system text. `shard` and `number` say which draw it is, `raw` what the policy wrote,
+    `rule` how that was tidied, joined by "+". `status` is ok, or why the draw cannot be used:
+    empty, special (a special token inside), unfinished (no stop in time) or no_input.
     """
 
     kind = "drafts"
@@ -107,6 +108,7 @@ class Sifted(Table):
     kind = "sifted"
     columns: ClassVar[Columns] = {
         **Demonstrations.columns,
+        "asked": TEXT,
         "prompt": TEXT,
         "history": TEXT,
         "shard": WHOLE,
@@ -120,15 +122,15 @@ class Sifted(Table):
 class Synthetic(Demonstrations):
     """Demonstrations that a policy asked and answered itself.
 
-    `prompt` is what it answered from and `history` the turns before the last, JSON of messages.
+    `prompt`, `asked` and `history` are as in Drafts.
     """
 
     kind = "synthetic"
     columns: ClassVar[Columns] = {
         **Demonstrations.columns,
+        "asked": TEXT,
         "prompt": TEXT,
         "history": TEXT,
-        "turn": WHOLE,
     }
 
 
@@ -179,11 +181,19 @@ class Inventing(Value):
     never_first: tuple[str, ...] = Field(default=(), description="Tokens never drawn first")
     seed: int = Field(default=0, ge=0, description="Seed of every draw")
 
+    @model_validator(mode="after")
+    def _has_a_place_for_inputs(self) -> Self:
+        if self.inputs and self.layout == "chat":
+            raise ValueError(
+                f"inputs {self.inputs} asks for draws with an input, and a chat template has no "
+                "place for one; set inputs to 0 or layout to farm"
+            )
+        return self
+
 
 class Following(Value):
     """How a conversation goes on: the policy is told that its user will ask again."""
 
-    turns: int = Field(default=1, ge=1, description="Turns of a conversation; 1 is single")
     system: str = Field(
         default="A user and an assistant talk. The user goes on with a further question about "
         "what was said.",
@@ -201,21 +211,14 @@ class Spelled(Value):
     dimensions: int = Field(default=512, ge=8, description="Numbers of a vector")
 
 
-class Hidden(Value):
-    """Texts as the mean of a policy's last hidden states."""
+class Read(Value):
+    """Texts as the mean of a model's last hidden states: a policy's, or an encoder's."""
 
-    name: Literal["hidden"] = "hidden"
-    policy: Policy = Field(description="Policy that reads them")
-
-
-class Encoded(Value):
-    """Texts as the mean of an encoder's last hidden states, from a folder or the hub."""
-
-    name: Literal["encoded"] = "encoded"
-    model: Pretrained = Field(description="Model that reads them")
+    name: Literal["read"] = "read"
+    model: Policy = Field(description="Model that reads them")
 
 
-Embedding = Annotated[Spelled | Hidden | Encoded, Field(discriminator="name")]
+Embedding = Annotated[Spelled | Read, Field(discriminator="name")]
 
 
 class Nearness(Value):
@@ -272,6 +275,7 @@ class Synthesis(Value):
     answering: Sampling = Field(
         default=Sampling(temperature=0.0, max_tokens=4096), description="How they are answered"
     )
+    turns: int = Field(default=1, ge=1, description="Turns of a conversation; 1 is single")
     following: Following = Field(default=Following(), description="How a conversation goes on")
     nearness: Nearness = Field(default=Nearness(), description="What near duplicates are")
     filtering: Filtering = Field(default=Filtering(), description="Which rows are kept")

@@ -27,11 +27,11 @@ from flows.leaderboard import ranked
 from tasks.stage import Stage, opened, root
 
 ORDER = """
-    base instructions mix draw demonstrations published recorded share labels interactions guided
-    corrected generate write gather annotate select grade rank prefer look train_policy soup
-    fit_reward soup_rewards roll_out
-    grow weigh prune leaves choose score agree penalise compare_scored cluster_told cluster_read
-    unite invent admit neighbours sift keep follow_up collect tally
+    base instructions mix draw demonstrations published recorded share labels interactions
+    guided corrected generate write gather annotate rate critique repair tag select grade rank
+    prefer look train_policy soup fit_reward soup_rewards roll_out grow weigh prune leaves
+    choose score agree penalise compare_scored cluster_told cluster_read unite invent admit
+    neighbours sift keep follow_up collect tally
 """
 
 

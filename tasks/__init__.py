@@ -8,6 +8,7 @@ from tasks.judge import agree, penalise
 from tasks.judge import score as score_alone
 from tasks.judge import score_by as score
 from tasks.pool import adopt, draw, gather, mix, write
+from tasks.rate import criticise, critique, rate, repair, tag
 from tasks.select import grade, labels, prefer, rank, select, share, unite
 from tasks.soup import soup, soup_rewards
 from tasks.sources import base, demonstrations, instructions, published, recorded
@@ -42,6 +43,8 @@ __all__ = [
     "compare",
     "compare_scored",
     "corrected",
+    "criticise",
+    "critique",
     "demonstrations",
     "draw",
     "fit_alone",
@@ -66,7 +69,9 @@ __all__ = [
     "prune",
     "published",
     "rank",
+    "rate",
     "recorded",
+    "repair",
     "roll_out",
     "sample",
     "score",
@@ -77,6 +82,7 @@ __all__ = [
     "soup",
     "soup_rewards",
     "synthesise",
+    "tag",
     "tally",
     "train",
     "train_policy",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alpacafarm_core import artifacts, responders, synthesis, weights
+from alpacafarm_core import artifacts, ratings, responders, synthesis, weights
 from alpacafarm_core.artifacts import Artifact
 from alpacafarm_core.farm import Start
 
@@ -24,6 +24,11 @@ YIELDS = {
     "corrected": artifacts.Preferences,
     "generate": artifacts.Candidates,
     "annotate": artifacts.Preferences,
+    "rate": ratings.Ratings,
+    "critique": ratings.Critiques,
+    "repair": ratings.Ratings,
+    "criticise": ratings.Ratings,
+    "tag": ratings.Tags,
     "score": artifacts.Scores,
     "penalise": artifacts.Scores,
     "select": artifacts.Demonstrations,

@@ -14,7 +14,7 @@ from random import Random
 
 from alpacafarm_core.world.asking import FAMILIES
 from alpacafarm_core.world.tasks import Question
-from alpacafarm_core.world.understanding import named_in, phrasings, wrapped
+from alpacafarm_core.world.understanding import named_in, phrasings, understand, wrapped
 
 SPLITS = ("sft", "preference", "unlabeled", "val", "eval")
 
@@ -134,3 +134,11 @@ def split_of(family: str, question: Question, wish: str) -> str:
         if place < bound:
             return name
     raise AssertionError("the pools cover every hash")
+
+
+def asked_in(instruction: str, text: str) -> str:
+    """The split that asks this, in whatever words; "" where the world does not understand it."""
+    task = understand(instruction, text)
+    if task is None:
+        return ""
+    return split_of(task.family, Question(task.slots, task.input), task.wish)
