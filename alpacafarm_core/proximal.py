@@ -8,18 +8,22 @@ imported only where something is computed. B is responses, R response tokens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from alpacafarm_core.settings import Sampling, Scale, Training
-from alpacafarm_core.values import Value
+from alpacafarm_core.shaping import LengthPenalty, Penalties, Reshaping, Vanilla
+from alpacafarm_core.values import LATER, Grown, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from alpacafarm_core.artifacts import Instructions, Scores
+    from alpacafarm_core.farm import Farm
     from alpacafarm_core.train.rl import Advantages, Average
     from alpacafarm_core.train.rollouts import Rollouts
+    from alpacafarm_core.weights import Policy, Reward
 
 
 def leave_room(training: Training, sampling: Sampling, before: int = 0) -> None:
@@ -34,7 +38,7 @@ def leave_room(training: Training, sampling: Sampling, before: int = 0) -> None:
         )
 
 
-class KLPenalty(Value):
+class KLPenalty(Grown):
     """What a token costs for straying from the reference."""
 
     coef: float = Field(default=0.0067, ge=0, description="Price of one nat")
@@ -43,15 +47,32 @@ class KLPenalty(Value):
     )
     target: float | None = Field(default=None, gt=0, description="Nats a response; adapts coef")
     limit: float = Field(default=100.0, gt=0, description="Nats a response that end training")
+    place: Annotated[Literal["reward", "loss"] | None, LATER] = Field(
+        default=None, description="Where it is paid; none: as the method does"
+    )
 
 
-class Scoring(Value):
-    """Which scores count, and how much where sampler and trainer differ."""
+class Scoring(Grown):
+    """Which scores count, what rewards they become, and what a differing sampler does to them."""
 
     missing_eos: float | None = Field(default=-1.0, description="Score of an unfinished response")
     importance_cap: float | None = Field(
         default=None, gt=0, description="Corrects for the sampler, up to this ratio"
     )
+    ceiling: Annotated[float | None, LATER] = Field(
+        default=None, description="Largest score that counts"
+    )
+    length: Annotated[LengthPenalty | None, LATER] = Field(
+        default=None, description="Score lost by long answers"
+    )
+    reshape: Annotated[Reshaping, LATER] = Field(
+        default=Vanilla(), description="From scores to rewards"
+    )
+
+    @property
+    def penalties(self) -> Penalties:
+        """What is taken off a score first, a reference answer's too."""
+        return Penalties(ceiling=self.ceiling, length=self.length, missing_eos=self.missing_eos)
 
 
 class Shaping(Scoring):
@@ -127,10 +148,41 @@ class OnlineObjective(Value):
         }
         return cls(**(budget | own))
 
+    def references(
+        self, farm: Farm, policy: Policy, reward: Reward, instructions: Instructions
+    ) -> Scores | None:
+        """The reference rewards that the reshaping asks for; None where it asks for none.
+
+        `policy`, the start, answers each prompt as often as asked, sampled as in training; the
+        answers are scored, and penalised, as in training.
+        """
+        if not (answers := self.shaping.reshape.references):
+            return None
+        sampling, penalties = self.sampling.replace(n=answers), self.shaping.penalties
+        scored = farm.score(farm.generate(policy, instructions, sampling), reward)
+        return scored if penalties == Penalties() else farm.penalise(scored, penalties)
+
     @property
     def value_model(self) -> Critic | None:
         """The critic; None where nobody estimates values."""
         return None
+
+    @model_validator(mode="after")
+    def _with_a_gradient(self) -> Self:
+        if self.kl_in_loss and self.kl.estimator in ("k1", "clamped"):
+            raise ValueError(
+                f"kl.estimator {self.kl.estimator} has no useful gradient in a loss: take k3 or k2"
+            )
+        return self
+
+    @property
+    def kl_in_loss(self) -> bool:
+        """Whether straying is paid for in the loss of a token, rather than in its reward."""
+        return self.kl.place == "loss"
+
+    def kl_prices(self, coef: float) -> tuple[float, float]:
+        """What a nat costs in the reward, and in the loss, if its price is `coef`."""
+        return (0.0, coef) if self.kl_in_loss else (coef, 0.0)
 
     @property
     def averaging(self) -> Average:
@@ -178,12 +230,14 @@ class ProximalObjective(OnlineObjective):
         from alpacafarm_core.train import rl
 
         mask = rollouts.mask
+        in_reward, in_loss = self.kl_prices(kl_coef)
         penalties = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, self.kl.estimator)
-        rewards = rl.place_rewards(rollouts.scores, penalties, mask, kl_coef)
+        rewards = rl.place_rewards(rollouts.scores, penalties, mask, in_reward)
         if self.shaping.whiten:
             rewards = self._white(rewards, mask, keep_mean=True)
         found = rl.estimate_advantages(rewards, rollouts.values, mask, self.gamma, self.lam)
-        return found._replace(advantages=self._white(found.advantages, mask, keep_mean=False))
+        white = self._white(found.advantages, mask, keep_mean=False)
+        return found._replace(advantages=white, kl_price=in_loss)
 
     def _white(self, values: Tensor, mask: Tensor, keep_mean: bool) -> Tensor:
         """Whitened over whom and what the settings say, [B, R]."""

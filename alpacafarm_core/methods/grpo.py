@@ -60,11 +60,12 @@ class GroupObjective(OnlineObjective):
     def _comparable(self) -> Self:
         if self.sampling.n < 2:
             raise ValueError("a group of one has nothing to compare with: raise sampling.n")
-        if self.kl.estimator in ("k1", "clamped"):
-            raise ValueError(
-                f"kl.estimator {self.kl.estimator} has no useful gradient in a loss: take k3 or k2"
-            )
         return self
+
+    @property
+    def kl_in_loss(self) -> bool:
+        """It is, unless the reward is to pay for it."""
+        return self.kl.place != "reward"
 
     @property
     def averaging(self) -> Average:
@@ -72,12 +73,17 @@ class GroupObjective(OnlineObjective):
         return self.average
 
     def advantages(self, rollouts: Rollouts, kl_coef: float) -> Advantages:
-        """One for all tokens of a response; the loss has the price of a nat."""
+        """One for all tokens of a response; the loss has the price of a nat, unless rewards do."""
         from alpacafarm_core.train import rl
 
-        each = rl.in_group(rollouts.scores, self.sampling.n, self.spread, self.epsilon)
+        in_reward, in_loss = self.kl_prices(kl_coef)
+        rewards = rollouts.scores
+        if in_reward:
+            nats = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, self.kl.estimator)
+            rewards = rewards - in_reward * (nats * rollouts.mask).sum(1)
+        each = rl.in_group(rewards, self.sampling.n, self.spread, self.epsilon)
         advantages = each[:, None] * rollouts.mask
-        return rl.Advantages(advantages, advantages, kl_coef)
+        return rl.Advantages(advantages, advantages, in_loss)
 
 
 class GRPO(Method):
@@ -126,4 +132,7 @@ class GRPO(Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model; answer each prompt several times, compare, improve, repeat."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        return farm.roll_out(start.policy, reward, start.instructions, self.objective)
+        refs = self.objective.references(farm, start.policy, reward, start.instructions)
+        return farm.roll_out(
+            start.policy, reward, start.instructions, self.objective, ref_rewards=refs
+        )

@@ -63,4 +63,5 @@ class PPO(Method):
         """Fit the reward model, then train on the policy's own scored answers."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
         objective = proximal(self.objective, self.compat)
-        return farm.roll_out(start.policy, reward, start.instructions, objective)
+        refs = objective.references(farm, start.policy, reward, start.instructions)
+        return farm.roll_out(start.policy, reward, start.instructions, objective, ref_rewards=refs)

@@ -46,11 +46,12 @@ class BatchObjective(OnlineObjective):
         from alpacafarm_core.train import rl
 
         mask = rollouts.mask
+        in_reward, in_loss = self.kl_prices(kl_coef)
         penalties = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, self.kl.estimator)
-        rewards = rl.place_rewards(rollouts.scores, penalties, mask, kl_coef)
+        rewards = rl.place_rewards(rollouts.scores, penalties, mask, in_reward)
         nobody = rewards.new_zeros(rewards.shape)
         returns = rl.estimate_advantages(rewards, nobody, mask, self.gamma, lam=1.0).returns
-        return rl.Advantages(rl.whiten(returns, mask, keep_mean=False), returns)
+        return rl.Advantages(rl.whiten(returns, mask, keep_mean=False), returns, in_loss)
 
 
 class ReinforcePP(Method):
@@ -94,4 +95,7 @@ class ReinforcePP(Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model, then train on the policy's own scored answers."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        return farm.roll_out(start.policy, reward, start.instructions, self.objective)
+        refs = self.objective.references(farm, start.policy, reward, start.instructions)
+        return farm.roll_out(
+            start.policy, reward, start.instructions, self.objective, ref_rewards=refs
+        )

@@ -63,10 +63,11 @@ class LeaveOneOutObjective(OnlineObjective):
         """One for all tokens of a response, from its score less its KL penalty."""
         from alpacafarm_core.train import rl
 
+        in_reward, in_loss = self.kl_prices(kl_coef)
         nats = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, self.kl.estimator) * rollouts.mask
-        each = rl.left_out(rollouts.scores - kl_coef * nats.sum(1), self.sampling.n)
+        each = rl.left_out(rollouts.scores - in_reward * nats.sum(1), self.sampling.n)
         advantages = each[:, None] * rollouts.mask
-        return rl.Advantages(advantages, advantages)
+        return rl.Advantages(advantages, advantages, in_loss)
 
     def compared(self, logprobs: Tensor, old: Tensor) -> Tensor:
         """So that a ratio is that of the whole response."""
@@ -119,4 +120,7 @@ class RLOO(Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model; answer each prompt k times, reinforce against the others."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        return farm.roll_out(start.policy, reward, start.instructions, self.objective)
+        refs = self.objective.references(farm, start.policy, reward, start.instructions)
+        return farm.roll_out(
+            start.policy, reward, start.instructions, self.objective, ref_rewards=refs
+        )
