@@ -280,11 +280,12 @@ def table(
 ) -> pl.DataFrame:
     """Candidates: the prompts' columns, what was answered, and what is the `same` for all."""
     draws, samples = answered
-    texts = tokenizer.batch_decode([each.ids for each in samples], skip_special_tokens=True)
+    ids = [each.ids for each in samples]
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True) if ids else []
     prompts = rows.select("instruction", "input", "dataset")
     found = prompts[[draw.row for draw in draws]].with_columns(
         output=pl.Series([text.replace("\0", "") for text in texts], dtype=pl.String),
-        output_ids=pl.Series([each.ids for each in samples], dtype=pl.List(pl.Int32)),
+        output_ids=pl.Series(ids, dtype=pl.List(pl.Int32)),
         finish_reason=pl.Series([each.finish_reason for each in samples], dtype=pl.String),
         sample_index=pl.Series([draw.sample_index for draw in draws], dtype=pl.Int64),
         **{name: pl.lit(value) for name, value in same.items()},

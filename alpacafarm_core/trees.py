@@ -72,7 +72,7 @@ class Budget(NamedTuple):
 
     `scored_tokens` are response tokens read by the DPO policy; its reference reads as many again
     where the score asks for it. `reward_calls` are answers, whole or not, that the reward model
-    read.
+    read, or each member of a committee.
     """
 
     sampled_tokens: int = 0

@@ -69,7 +69,7 @@ class Ranker(Value):
     partial: PartialScore = Field(description="How the number is made")
     dpo: "Policy | None" = Field(default=None, description="Policy that has learned from labels")
     dpo_reference: "Policy | None" = Field(default=None, description="Policy it began as")
-    reward: RewardModel | None = Field(default=None, description="Reward model")
+    reward: Reward | None = Field(default=None, description="Reward model")
     decay: float | None = Field(default=None, description="Factor a token")
 
 
@@ -82,7 +82,7 @@ class Tree(Branching):
     name: Literal["tree"] = "tree"
     dpo: "Policy" = Field(description="Policy that ranks unfinished answers")
     dpo_reference: "Policy" = Field(description="Policy that it was trained against")
-    reward: RewardModel = Field(description="Reward model that picks")
+    reward: Reward = Field(description="Reward model that picks")
 
     def draws(self, sampling: Sampling) -> Sampling:
         """How a layer is drawn: `sampling.n` trees to a prompt, of `width` branches each."""

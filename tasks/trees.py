@@ -12,8 +12,9 @@ from alpacafarm_core.machine import Machine
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.store import Made
 from alpacafarm_core.trees import Budget, Pruning
-from alpacafarm_core.weights import Policy, Ranker
+from alpacafarm_core.weights import Committee, Policy, Ranker
 from tasks.generate import shares, written
+from tasks.reward import lying
 from tasks.stage import ledger, stage, store
 
 
@@ -42,18 +43,18 @@ def grow(
 def weigh(branches: Branches, ranker: Ranker) -> Made:
     """Give each branch of a layer its number; how many tokens were read is noted."""
     file = store().rows(branches)
-    models = tuple(
-        store().weights(model) if model else None
-        for model in (ranker.dpo, ranker.dpo_reference, ranker.reward)
-    )
+    policies = (ranker.dpo, ranker.dpo_reference)
+    folders = [store().weights(policy) if policy else None for policy in policies]
+    models = (*folders, lying(ranker.reward) if ranker.reward else None)
     scanned = pl.scan_parquet(file)
     known = scanned.select("row", "tokenizer", tokens=pl.col("output_ids").list.len()).collect()
     calls = [(models, file, share, ranker) for share in _by_prompt(known["row"])]
     rows = pl.concat(written("train.prefixes:write", calls))
+    readers = len(ranker.reward.members) if isinstance(ranker.reward, Committee) else 1
     taken = Budget(
         partial_scores=0 if ranker.reward else known.height,
         scored_tokens=int(known["tokens"].sum()) if ranker.dpo else 0,
-        reward_calls=known.height if ranker.reward else 0,
+        reward_calls=known.height * readers if ranker.reward else 0,
     )
     return Made(rows, _noted(branches, taken))
 

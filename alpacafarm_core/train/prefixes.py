@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alpacafarm_core import parts
 from alpacafarm_core.artifacts import Branches
+from alpacafarm_core.committees import Judges
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.generate import CHUNK
 from alpacafarm_core.machine import Machine
@@ -25,15 +26,15 @@ from alpacafarm_core.weights import Ranker
 
 
 class Readers(NamedTuple):
-    """Folders of the models that a ranker reads with; the rest is None."""
+    """Where the models lie that a ranker reads with; the rest is None."""
 
     dpo: Path | None = None
     dpo_reference: Path | None = None
-    reward: Path | None = None
+    reward: Judges | None = None
 
 
 def write(
-    models: tuple[Path | None, Path | None, Path | None],
+    models: tuple[Path | None, Path | None, Judges | None],
     branches: Path,
     share: tuple[int, int],
     ranker: Ranker,
