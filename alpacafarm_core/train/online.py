@@ -56,6 +56,7 @@ from alpacafarm_core.train.rewarding import (
 from alpacafarm_core.train.rollouts import (
     Rollouts,
     agreement,
+    below_reference,
     described,
     held,
     imagined,
@@ -237,4 +238,11 @@ def _sound(course: OnlineCourse, rollouts: Rollouts, at: int) -> dict[str, float
         agreeing(gap, precision(course.machine), at)
     finite(figures, at, course.objective.steps)
     near(figures["kl"], course.objective.kl.limit, at)
+    if below_reference(rollouts):
+        log.warning(
+            "step %d: the signed KL is %.3f nats a response, and no distance is negative; set "
+            "kl.estimator k3 or lower kl.coef",
+            at + 1,
+            figures["kl"],
+        )
     return figures | gap

@@ -14,6 +14,7 @@ from alpacafarm_core.train.contracts import gap
 
 PER_TOKEN = ("sampled", "mask", "logprobs", "ref_logprobs", "entropies", "values")
 PER_RESPONSE = ("scores", "finished")
+SURE, TINY = 2.0, 0.01  # standard errors, and nats, below which a mean is not taken for negative
 
 
 class Rollouts(NamedTuple):
@@ -69,6 +70,17 @@ def described(rollouts: Rollouts) -> dict[str, float]:
         "tokens": float(mask.sum()),
         "eos_rate": float(rollouts.finished.float().mean()),
     }
+
+
+def below_reference(rollouts: Rollouts) -> bool:
+    """Whether the mean signed log-ratio of a response is below 0 by more than chance allows.
+
+    No distance is: the policy then earns by being less sure than the reference.
+    """
+    signed = rl.kl(rollouts.logprobs, rollouts.ref_logprobs, "k1") * rollouts.mask
+    nats = signed.sum(1)
+    doubt = float(nats.std()) / len(nats) ** 0.5 if len(nats) > 1 else 0.0
+    return float(nats.mean()) < -max(SURE * doubt, TINY)
 
 
 def agreement(rollouts: Rollouts) -> dict[str, float]:
