@@ -137,7 +137,12 @@ def read(said: Said, reader: Reads, size: int) -> list[Verdict] | None:
         return [_verdict(mark) for mark in marks]
     if size > 1:
         return None
-    return [Verdict(None, "refused" if _REFUSAL.match(said.text) else "unparsable")]
+    return [Verdict(None, "refused" if refuses(said.text) else "unparsable")]
+
+
+def refuses(text: str) -> bool:
+    """Whether a text begins as a refusal to answer does."""
+    return _REFUSAL.match(text) is not None
 
 
 def said_as(texts: dict[float, str], mark: float) -> str:

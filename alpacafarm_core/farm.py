@@ -30,6 +30,7 @@ from alpacafarm_core.conditioning import ConditionedObjective
 from alpacafarm_core.interactions import Guidance
 from alpacafarm_core.mixture import Mixture
 from alpacafarm_core.objective import Objective, view_of
+from alpacafarm_core.opposing import Opposing
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.ratings import Critiques, Ratings, Tags
@@ -39,7 +40,7 @@ from alpacafarm_core.setup import Pretrained, Source, Split, World
 from alpacafarm_core.shaping import Penalties
 from alpacafarm_core.synthesis import Synthesis, Synthetic
 from alpacafarm_core.values import Value
-from alpacafarm_core.weights import Committee, Implicit, Policy, Reward, RewardModel
+from alpacafarm_core.weights import Committee, Implicit, Pairwise, Policy, Reward, RewardModel
 
 Judging = RewardModel | Truth | Implicit
 """A judge that stands alone."""
@@ -177,7 +178,7 @@ class Farm(Protocol):
     def grade(self, preferences: Preferences) -> Graded:
         """Both answers of each decided pair, tagged as the better or the worse one."""
 
-    def compare(self, candidates: Candidates, judge: Judge) -> Comparisons:
+    def compare(self, candidates: Candidates, judge: Judge | Pairwise) -> Comparisons:
         """Every answer to a prompt against every other."""
 
     def cluster(self, scored: Scores, clustering: Clustering) -> Clusters:
@@ -186,7 +187,7 @@ class Farm(Protocol):
     def rank(
         self,
         scored: Scores | Comparisons | Ratings,
-        ranking: Pairing | Agreement | Binarisation,
+        ranking: Pairing | Agreement | Binarisation | Opposing,
     ) -> Ranked:
         """Pairs of answers to one prompt, by their numbers, by marks, or by how many agree."""
 
@@ -204,6 +205,11 @@ class Farm(Protocol):
         samples: Candidates | None = None,
     ) -> Reward:
         """A reward model, or a committee, from labelled pairs and perhaps a policy's samples."""
+
+    def fit_pairwise(
+        self, policy: Policy, preferences: Preferences, fitting: Fitting
+    ) -> Pairwise:
+        """A judge of two answers at once from labelled pairs, from a policy's weights."""
 
     def train(
         self,

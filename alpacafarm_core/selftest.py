@@ -84,18 +84,18 @@ def trial(panel: Panel) -> Report:
     pairs = planted(max(ROWS, ROWS_EACH * len(panel.annotators)))
     noisy = _told_apart(panel.replace(flip=panel.flip or _NOISE, only=()))
     clean = noisy.replace(flip=0.0)
-    with _ledger() as ledger:
+    with passing_ledger() as ledger:
         noised = _noise(_run(noisy, pairs, oracle, ledger))
         asked = _run(clean, pairs, oracle, ledger)
         _bought_once(noised, asked)
         recovered = _recovered(asked)
         _kept_apart(clean, pairs[:FEW], ledger)
-    with _ledger() as ledger:
+    with passing_ledger() as ledger:
         _nothing_of_failures(clean, pairs[:FEW], ledger)
         first = _order(_run(clean, pairs, always_first, ledger))
-    with _ledger() as ledger:
+    with passing_ledger() as ledger:
         refused = _refusals(_run(clean, pairs, always_refuse, ledger))
-    with _ledger() as ledger:
+    with passing_ledger() as ledger:
         tossed = _tosses(_run(clean, pairs, coin, ledger))
     return Report(
         panel.name,
@@ -141,7 +141,7 @@ class _Run(NamedTuple):
 
 
 @contextmanager
-def _ledger() -> Iterator[Ledger]:
+def passing_ledger() -> Iterator[Ledger]:
     """A ledger that is gone afterwards."""
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder, "ledger.sqlite"))

@@ -7,13 +7,14 @@ turn mark that stands inside a row stays what it is: text of the row.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from alpacafarm_core.llm import Message
 
 _PLACE = re.compile(r"\{(instruction|input|output_1|output_2)\}")
+PLACES = re.compile(r"\{(instruction|outputs|output|number|knowledge|principle|critique)\}")
 _TURN = re.compile(r"<\|im_start\|>(\w+)[ \t]*\n(.*?)<\|im_end\|>", re.DOTALL)
 
 
@@ -51,9 +52,33 @@ def compiled(text: str, api: str = "chat") -> Template:
     `api` "completions" makes the single turn a plain prompt (role `text`).
     """
     seen: Counter[str] = Counter()
-    marked = _TURN.findall(text) if api == "chat" else []
-    turns = marked or [("user" if api == "chat" else "text", text)]
-    return Template(tuple(_turn(role, body.strip(), seen) for role, body in turns))
+    return Template(tuple(_turn(role, body, seen) for role, body in _turns(text, api)))
+
+
+class Named(NamedTuple):
+    """A template whose places are filled by name; pieces of a turn and names in between."""
+
+    turns: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, text: str, api: str = "chat") -> "Named":
+        """Cut up a template, turns as in `compiled`."""
+        turns = [(role, tuple(PLACES.split(body))) for role, body in _turns(text, api)]
+        return cls(tuple(turns))
+
+    def fill(self, texts: Mapping[str, str]) -> tuple[Message, ...]:
+        """The messages with a text at each place."""
+        return tuple(Message(role, named(pieces, texts)) for role, pieces in self.turns)
+
+
+def named(pieces: Sequence[str], texts: Mapping[str, str]) -> str:
+    """Pieces of text, every other of which names what stands there."""
+    return "".join(texts[each] if at % 2 else each for at, each in enumerate(pieces))
+
+
+def named_places(text: str) -> list[str]:
+    """The named places of a template, in order."""
+    return PLACES.findall(text)
 
 
 def places(text: str) -> list[str]:
@@ -77,6 +102,13 @@ def shortened(text: str, size: int) -> str:
     ends = [match.end() for match in _PLACE.finditer(text)]
     each = len(ends) // places(text).count("output_1")
     return text[: ends[each * size - 1]] + text[ends[-1] :]
+
+
+def _turns(text: str, api: str) -> list[tuple[str, str]]:
+    """Role and text of each turn."""
+    marked = _TURN.findall(text) if api == "chat" else []
+    turns = marked or [("user" if api == "chat" else "text", text)]
+    return [(role, body.strip()) for role, body in turns]
 
 
 def _turn(role: str, body: str, seen: Counter[str]) -> Turn:

@@ -13,16 +13,23 @@ import polars as pl
 from alpacafarm_core import sources
 from alpacafarm_core.annotate import outstanding, pair
 from alpacafarm_core.artifacts import Candidates
+from alpacafarm_core.assessing import Question
+from alpacafarm_core.assessing import outstanding as not_yet_asked
+from alpacafarm_core.assessors import Assessors
+from alpacafarm_core.critique import questions as criticised
+from alpacafarm_core.critique import questions_again as criticised_again
 from alpacafarm_core.estimate import Estimate, estimated
 from alpacafarm_core.interactions import Guidance
 from alpacafarm_core.interactions import guided as shown
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.mixture import Mixture, mixed
 from alpacafarm_core.panel import Panel
+from alpacafarm_core.rate import questions as rated
 from alpacafarm_core.responders import Drawing, Seat, drawn, gathered
 from alpacafarm_core.select import shared
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Source
+from alpacafarm_core.tag import questions as tagged
 
 TYPICAL = 500
 """Demonstrations whose lengths stand for those of answers nobody has drawn yet."""
@@ -84,6 +91,12 @@ def _generated(
     return imagining.answers(instructions, sampling.n)
 
 
+def _grown(
+    imagining: Imagining, policy: object, instructions: pl.DataFrame, sampling: Sampling, **_: Any
+) -> pl.DataFrame:
+    return imagining.answers(instructions, sampling.n)
+
+
 def _annotated(
     _: Imagining, candidates: pl.DataFrame, rivals: pl.DataFrame, panel: Panel
 ) -> pl.DataFrame:
@@ -92,6 +105,21 @@ def _annotated(
 
 def _labels_bought(rows: pl.DataFrame, asked: dict[str, Any], ledger: Ledger) -> Estimate:
     return estimated(outstanding(rows, asked["panel"], ledger))
+
+
+def _asked(
+    questions: Callable[[pl.DataFrame, Assessors], list[Question]],
+    rows: pl.DataFrame,
+    panel: Assessors,
+    ledger: Ledger,
+) -> Estimate:
+    return estimated(not_yet_asked(questions(rows, panel), panel.retries, ledger))
+
+
+def _asked_again(rows: pl.DataFrame, asked: dict[str, Any], ledger: Ledger) -> Estimate:
+    """Between no score that is doubted and all of them: which, the critiques will tell."""
+    whole = _asked(criticised_again, rows, asked["critics"], ledger)
+    return Estimate(usd_high=whole.usd_high)
 
 
 TABLES: dict[str, Callable[..., pl.DataFrame]] = {
@@ -107,13 +135,27 @@ TABLES: dict[str, Callable[..., pl.DataFrame]] = {
     "gather": _gathered,
     "guided": _guided,
     "generate": _generated,
+    "grow": _grown,
+    "weigh": lambda _, branches, ranker: branches,
+    "prune": lambda _, branches, pruning: branches,
+    "leaves": lambda _, layers: layers[-1],
+    "choose": lambda _, branches, width: branches.filter(pl.col("sample_index") % width == 0),
     "annotate": _annotated,
+    "rate": lambda _, candidates, raters, references: candidates,
+    "critique": lambda _, candidates, critics: candidates,
+    "repair": lambda _, ratings, critiques, critics: ratings,
+    "tag": lambda _, prompts, taggers: prompts,
     "score": lambda _, candidates, judge: candidates,
+    "penalise": lambda _, scores, penalties: scores,
     "prefer": lambda _, chosen, rejected: rejected,
 }
 """The rows of a stage, from its arguments."""
 
 COSTS: dict[str, Callable[[pl.DataFrame, dict[str, Any], Ledger], Estimate]] = {
     "annotate": _labels_bought,
+    "rate": lambda rows, asked, ledger: _asked(rated, rows, asked["raters"], ledger),
+    "critique": lambda rows, asked, ledger: _asked(criticised, rows, asked["critics"], ledger),
+    "repair": _asked_again,
+    "tag": lambda rows, asked, ledger: _asked(tagged, rows, asked["taggers"], ledger),
 }
 """What the rows of a stage would cost, from the rows and its arguments."""

@@ -12,7 +12,7 @@ from alpacafarm_core.store import Made
 from tasks.stage import ledger, purse, stage, store
 
 
-def _worth_repeating(_task: Any, _run: Any, state: Any) -> bool:
+def worth_repeating(_task: Any, _run: Any, state: Any) -> bool:
     """A call that failed may succeed; what is refused stays refused."""
     return isinstance(state.data, Unanswered)
 
@@ -22,7 +22,7 @@ def _worth_repeating(_task: Any, _run: Any, state: Any) -> bool:
     version=2,
     retries=2,
     retry_delay_seconds=10,
-    retry_condition_fn=_worth_repeating,
+    retry_condition_fn=worth_repeating,
 )
 def annotate(candidates: Candidates, rivals: Candidates, panel: Panel) -> Made:
     """Ask the panel which of two outputs is better, once it has passed its self-test.

@@ -2,7 +2,8 @@
 
 A judge gets rendered prompt text. It finds there the examples it is to judge (those after the last
 verdict already given), the form of answer asked for, decides by its taste, and writes. It knows
-nothing of templates, panels or tables, so whatever is wrong with those shows in its answers.
+nothing of templates, panels or tables, so whatever is wrong with those shows in its answers. Sheets
+to rate, criticise or tag are read and filled in by `assessing`.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from alpacafarm_core.llm import Answer, Request, failed
+from alpacafarm_core.world.assessing import Manner, Sheet, fill
 from alpacafarm_core.world.people import PEOPLE
 from alpacafarm_core.world.tastes import Mood, Opinion, Shown, Taste, opinion, uniform
 from alpacafarm_core.world.utility import utility
@@ -71,6 +73,10 @@ def ask(requests: Sequence[Request]) -> list[Answer]:
 def _answer(request: Request) -> Answer:
     if request.model == REFUSING:
         return _written(request, _REFUSAL)
+    sheet = Sheet.of(request)
+    if sheet is not None and request.model in MANNERS:
+        mood = Mood(request.model, request.temperature, request.seed)
+        return _written(request, fill(sheet, MANNERS[request.model], mood))
     decide = DECIDERS.get(request.model)
     if decide is None:
         return failed(f"the built-in world has no model {request.model}", rejected=True)
@@ -107,7 +113,17 @@ DECIDERS: dict[str, Decide] = {
     "world/always-first": _first,
     "world/coin": _coin,
 }
-MODELS = (*DECIDERS, REFUSING)
+MANNERS = {
+    **{model: Manner(taste) for model, taste in TASTES.items()},
+    "world/oracle": Manner(),
+    "world/always-first": Manner(rule="first"),
+    "world/always-five": Manner(rule="fives"),
+    "world/sloppy": Manner(rule="sloppy"),
+    "world/coin": Manner(rule="coin"),
+}
+"""How those who rate, criticise and tag do it."""
+
+MODELS = (*DECIDERS, *(model for model in MANNERS if model not in DECIDERS), REFUSING)
 
 
 def examples(text: str) -> list[Shown]:
