@@ -44,7 +44,7 @@ def vllm(policy: Path):
     pytest.importorskip("vllm")
     from alpacafarm_core.vllm_engine import VLLMSampler
 
-    engine = VLLMSampler(policy, 96, EOS, EXACT)
+    engine = VLLMSampler(policy, 200, EOS, EXACT)
     yield engine
     engine.close()
 
@@ -116,6 +116,29 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_neighbours(engine):
     ]
     assert together == backwards[::-1] == alone
     assert ids_of(engine.sample(IDS, WARM, [s + 1 for s in SEEDS])) != together
+
+
+def test_an_answer_goes_on_from_its_own_ids_as_if_it_had_not_stopped(engine):
+    whole = ids_of(engine.sample(IDS, GREEDY, SEEDS))
+    half = ids_of(engine.sample(IDS, GREEDY.replace(max_tokens=10), SEEDS))
+    unfinished = [n for n, ids in enumerate(half) if ids[-1] != EOS]
+    stems = [IDS[n] + half[n] for n in unfinished]
+    rest = ids_of(engine.sample(stems, GREEDY.replace(max_tokens=14), SEEDS[: len(stems)]))
+    assert [half[n] + more for n, more in zip(unfinished, rest, strict=True)] == [
+        whole[n] for n in unfinished
+    ]
+    assert unfinished
+
+
+def test_siblings_share_the_reading_of_what_they_begin_with(vllm):
+    from vllm import SamplingParams, TokensPrompt
+
+    block = vllm.llm.llm_engine.vllm_config.cache_config.block_size
+    stem = TokensPrompt(prompt_token_ids=[0, *[20 + n % 60 for n in range(block + 8)]])
+    asked = SamplingParams(max_tokens=2, seed=1, detokenize=False)
+    for _ in range(2):
+        (answer,) = vllm.llm.generate([stem], asked, use_tqdm=False)
+    assert answer.num_cached_tokens >= block
 
 
 def test_a_stream_gives_each_batch_its_samples_in_order(engine):
