@@ -161,6 +161,9 @@ class Farm(Protocol):
     def critique(self, candidates: Candidates | Ratings, critics: Assessors) -> Critiques:
         """Feedback on each answer, with an overall score."""
 
+    def repair(self, ratings: Ratings, critiques: Critiques, critics: Assessors) -> Ratings:
+        """Critiques and overall scores put to the marks, doubtful scores mended."""
+
     def criticise(self, ratings: Ratings, critics: Assessors) -> Ratings:
         """Rated answers with their critiques and overall scores, doubtful scores mended."""
 
@@ -258,7 +261,7 @@ class Farm(Protocol):
         policy: Policy,
         synthesis: Synthesis,
         source: Source,
-        reward: RewardModel | None = None,
+        reward: Reward | None = None,
         base: Policy | None = None,
     ) -> Synthetic:
         """Instructions that a policy invents, answered by itself, looked at and sifted."""

@@ -91,8 +91,15 @@ def losses(method: type[Method]) -> Iterator[str]:
 def settings(method: type[Method]) -> Iterator[tuple[str, str, str, str]]:
     """Of each setting with a default of its own: where, what, its description and its source."""
     for where, value, what in leaves(method.model_validate({})):
-        on_one_line = str(value).replace("\n", "\\n")
+        on_one_line = _short(value).replace("\n", "\\n")
         yield where, f"`{on_one_line}`", what, source_of(method, where)
+
+
+def _short(value: Any) -> str:
+    """A value in words; of settings in a row their names."""
+    if isinstance(value, tuple) and value and all(hasattr(each, "name") for each in value):
+        return ", ".join(each.name for each in value)
+    return str(value)
 
 
 def source_of(method: type[Method], where: str) -> str:

@@ -61,4 +61,4 @@ def _true(file: Path, rows: int) -> Iterator[pl.DataFrame]:
     for chunk in parts.chunks(file, (0, rows)):
         prompts = chunk.select("instruction", "input", "output").iter_rows()
         found = pl.Series("score", [utility(*row) for row in prompts], dtype=pl.Float64)
-        yield chunk.with_columns(found, judge=pl.lit("truth"))
+        yield chunk.with_columns(found, judge=pl.lit("truth")).select(list(Scores.columns))
