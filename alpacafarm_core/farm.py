@@ -209,9 +209,7 @@ class Farm(Protocol):
     ) -> Reward:
         """A reward model, or a committee, from labelled pairs and perhaps a policy's samples."""
 
-    def fit_pairwise(
-        self, policy: Policy, preferences: Preferences, fitting: Fitting
-    ) -> Pairwise:
+    def fit_pairwise(self, policy: Policy, preferences: Preferences, fitting: Fitting) -> Pairwise:
         """A judge of two answers at once from labelled pairs, from a policy's weights."""
 
     def train(

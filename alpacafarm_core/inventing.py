@@ -182,7 +182,7 @@ def _chatted(tokenizer: Any, system: str, history: str, text: str) -> str:
     """The chat template filled in, up to where the assistant speaks."""
     if not tokenizer.chat_template:
         raise BadInput("this policy has no chat template; set layout to farm, or give it one")
-    asked = [{"role": "system", "content": system}] if system else []
+    asked = [{"role": "system", "content": system.strip()}] if system else []
     messages = [*asked, *json.loads(history), {"role": "user", "content": text}]
     try:
         said = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

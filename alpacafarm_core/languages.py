@@ -8,8 +8,8 @@ import re
 from collections import Counter
 
 WORDS = {
-    "en": "the of and to in is that for it with as on are this be a an what how which who why write "
-    "give tell name me my you i your or from at by do does can have has not should their",
+    "en": "the of and to in is that for it with as on are this be a an what how which who why give "
+    "write tell name me my you i your or from at by do does can have has not should their",
     "de": "der die das und ist ein eine nicht mit auf für von den dem wie was ich zu schreibe mir",
     "fr": "le la les des et est une un que pour dans sur avec qui je vous quel quelle comment du",
     "es": "el la los las de y es una un que para en con por como qué cómo escribe mi sobre",

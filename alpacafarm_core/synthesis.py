@@ -86,7 +86,6 @@ _FOUND: Columns = {
     "difficulty": TEXT,
     "quality": TEXT,
     "task": TEXT,
-    "safety": TEXT,
     "language": TEXT,
     "reward": REAL,
     "reward_difference": REAL,
@@ -196,7 +195,7 @@ class Following(Value):
 
     system: str = Field(
         default="A user and an assistant talk. The user goes on with a further question about "
-        "what was said.",
+        "what was said.\n\n",
         description="Text that asks for a next question",
     )
     temperature: float = Field(default=1.0, gt=0, description="Temperature of the next question")
@@ -246,7 +245,6 @@ class Filtering(Value):
         default=("good", "excellent"), description="Allowed quality; none: any"
     )
     difficulty: tuple[str, ...] = Field(default=(), description="Allowed difficulty; none: any")
-    safe: bool = Field(default=False, description="Leave out what is tagged unsafe")
     language: str = Field(default="", description="Wanted ISO code; empty is any")
     reward_above: float | None = Field(default=-10.0, description="Least reward, not included")
     difference_above: float | None = Field(
@@ -265,7 +263,7 @@ class Filtering(Value):
     @property
     def needs_tags(self) -> bool:
         """Whether a judge has to tag the rows."""
-        return bool(self.quality or self.difficulty or self.safe)
+        return bool(self.quality or self.difficulty)
 
 
 class Synthesis(Value):
@@ -277,6 +275,7 @@ class Synthesis(Value):
     )
     turns: int = Field(default=1, ge=1, description="Turns of a conversation; 1 is single")
     following: Following = Field(default=Following(), description="How a conversation goes on")
+    taggers: str = Field(default="", description="Panel that tags, or its YAML; empty: none")
     nearness: Nearness = Field(default=Nearness(), description="What near duplicates are")
     filtering: Filtering = Field(default=Filtering(), description="Which rows are kept")
 

@@ -6,8 +6,11 @@ verbs do.
 
 from typing import Protocol
 
+from alpacafarm_core import assessors
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions, Scores
+from alpacafarm_core.assessors import Assessors
 from alpacafarm_core.farm import Judge
+from alpacafarm_core.ratings import Tags
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Source
 from alpacafarm_core.synthesis import (
@@ -23,8 +26,9 @@ from alpacafarm_core.synthesis import (
     Synthesis,
     Synthetic,
 )
-from alpacafarm_core.weights import Policy, RewardModel
+from alpacafarm_core.weights import Policy, Reward
 
+SHEETS = ("difficulty", "quality", "task")
 WELL_FORMED = Filtering(quality=(), reward_above=None, repeats=True, longest=None)
 """What a further turn must be: answered to the end."""
 
@@ -51,6 +55,9 @@ class Stages(Protocol):
     def score(self, candidates: Candidates, judge: Judge) -> Scores:
         """A number for each answer."""
 
+    def tag(self, prompts: Instructions | Demonstrations, taggers: Assessors) -> Tags:
+        """What a judge says of prompts."""
+
     def neighbours(
         self, instructions: Instructions | Demonstrations, nearness: Nearness
     ) -> Neighbours:
@@ -73,7 +80,7 @@ def synthesise(
     policy: Policy,
     synthesis: Synthesis,
     source: Source,
-    reward: RewardModel | None = None,
+    reward: Reward | None = None,
     base: Policy | None = None,
 ) -> Synthetic:
     """Have a policy ask and answer itself; nothing that the source evaluates is in it.
@@ -85,7 +92,9 @@ def synthesise(
     answers = stages.generate(policy, invented, synthesis.answering)
     given = None if reward is None or base is None else base
     rival = None if given is None else stages.generate(given, invented, synthesis.answering)
+    taggers = synthesis.taggers and assessors.load(synthesis.taggers, "tagging").but(*SHEETS)
     evidence = Evidence(
+        tags=stages.tag(invented, taggers) if taggers else None,
         scores=None if reward is None else stages.score(answers, reward),
         base_scores=None if reward is None or rival is None else stages.score(rival, reward),
         neighbours=stages.neighbours(invented, synthesis.nearness),

@@ -17,6 +17,7 @@ from alpacafarm_core.artifacts import (
 from alpacafarm_core.binarise import Binarisation, binarised, unpaired
 from alpacafarm_core.clustering import Agreement
 from alpacafarm_core.criticism import imitable
+from alpacafarm_core.opposing import Opposing, opposed
 from alpacafarm_core.pairs import paired, repeated
 from alpacafarm_core.ratings import Critiques, Ratings
 from alpacafarm_core.settings import Pairing, Rule
@@ -52,7 +53,8 @@ def grade(preferences: Preferences) -> pl.DataFrame:
 
 @stage(Ranked, version=1)
 def rank(
-    scored: Scores | Comparisons | Ratings, ranking: Pairing | Agreement | Binarisation
+    scored: Scores | Comparisons | Ratings,
+    ranking: Pairing | Agreement | Binarisation | Opposing,
 ) -> Made:
     """Pairs of answers to one prompt, by their numbers; pairs in two places are noted.
 
@@ -63,6 +65,8 @@ def rank(
     if isinstance(ranking, Agreement):
         made = agreed(rows, ranking)
         return Made(made, acceptance(rows, made))
+    if isinstance(ranking, Opposing):
+        return Made(opposed(rows, ranking))
     if isinstance(ranking, Binarisation):
         made = binarised(rows, ranking)
         return Made(made, {"prompts_without_pair": unpaired(rows, made)})

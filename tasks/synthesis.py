@@ -25,7 +25,7 @@ from alpacafarm_core.synthesis import (
     Synthetic,
 )
 from alpacafarm_core.unseen import evaluated
-from alpacafarm_core.weights import Plain, Policy, RewardModel
+from alpacafarm_core.weights import Plain, Policy, Reward
 from tasks.generate import written
 from tasks.stage import ledger, stage, store
 
@@ -96,7 +96,7 @@ def synthesise(
     policy: Policy,
     synthesis: Synthesis,
     source: Source,
-    reward: RewardModel | None = None,
+    reward: Reward | None = None,
     base: Policy | None = None,
 ) -> Synthetic:
     """Have a policy ask and answer itself, in stages that are cached each."""
