@@ -24,6 +24,7 @@ from alpacafarm_core.train import engine
 from alpacafarm_core.train.engine import share
 from alpacafarm_core.train.job import _surroundings, call_together, launcher
 from alpacafarm_core.train.team import TOGETHER, Team
+from tests.test_fitting import EACH, ranked, samples
 from tests.test_resume import PPO, TRAINING, untimed
 from tests.test_training import EXACT
 from tests.tiny import demonstrations, preferences
@@ -36,13 +37,14 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason=REASON)
 
 
 def trainings(tiny: Path, scorer: Path, out: Path, machine: Machine) -> dict[str, Any]:
-    """DPO, a reward model, PPO and GRPO, each with its figures; the weights go below `out`.
+    """DPO, reward models, PPO and GRPO, each with its figures; the weights go below `out`.
 
     The one group of GRPO is sampled by all processes together.
     """
     from alpacafarm_core.train import offline, online
 
     fitting = Fitting(training=STEADY, held_out=4)
+    judged = EACH["all"].replace(training=STEADY)
     ppo, models = PPO.replace(training=STEADY), (tiny, scorer, None)
     group = PPO.sampling.replace(n=16)
     grpo = GroupObjective(steps=2, rollouts=16, minibatch=8, sampling=group, training=STEADY)
@@ -51,6 +53,7 @@ def trainings(tiny: Path, scorer: Path, out: Path, machine: Machine) -> dict[str
             (tiny, None), out / "dpo", preferences(), DPO(training=STEADY), machine
         ),
         "reward": reward.fit(tiny, out / "reward", preferences(6), fitting, machine),
+        "judged": reward.fit(tiny, out / "judged", (ranked(), samples()), judged, machine),
         "ppo": online.roll_out(models, out / "ppo", demonstrations(), ppo, machine),
         "grpo": online.roll_out(models, out / "grpo", demonstrations(), grpo, machine),
     }
@@ -84,7 +87,7 @@ def test_two_processes_learn_what_one_learns(stage, tiny, scorer, alone, tmp_pat
     launched(str(tiny), str(scorer), str(tmp_path), str(stage))
     folder, expected = alone
     found = json.loads((tmp_path / "notes.json").read_text())
-    for what in ("dpo", "reward", "ppo", "grpo"):
+    for what in ("dpo", "reward", "judged", "ppo", "grpo"):
         for one, other in zip(untimed(found[what]), untimed(expected[what]), strict=True):
             one.pop("accuracy", None)  # a margin of zero but for rounding has either sign
             assert one == pytest.approx({n: other[n] for n in one}, abs=2e-4, rel=2e-3)
