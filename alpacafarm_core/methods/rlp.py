@@ -98,7 +98,10 @@ class RLP(Method):
 
     def improved(self, farm: Farm, start: Start, reward: Reward) -> Policy:
         """The SFT model trained for a reward model's scores."""
-        return farm.roll_out(start.policy, reward, start.instructions, self.objective)
+        refs = self.objective.references(farm, start.policy, reward, start.instructions)
+        return farm.roll_out(
+            start.policy, reward, start.instructions, self.objective, ref_rewards=refs
+        )
 
     def fitted_again(
         self, farm: Farm, start: Start, reward: Reward, answers: Candidates

@@ -3,11 +3,15 @@
 import pytest
 from pydantic import ValidationError
 
-from alpacafarm_core.clustering import Agreement
+from alpacafarm_core.agreeing import agreed
+from alpacafarm_core.clustering import Agreement, Exact, asking, clustered
 from alpacafarm_core.methods import METHODS
+from alpacafarm_core.select import united
 from alpacafarm_core.settings import Sampling
 from tests.methods import defaults_of, steps_of
 from tests.paper_farm import START, PaperFarm
+from tests.test_clustering import scored
+from tests.tiny import preferences
 
 FIRST = "AlpacaFarm's first 40 of 390 steps, in which the rate falls by a tenth"
 FIRST_ROUND = [
@@ -141,6 +145,24 @@ def test_its_defaults_are_the_papers():
         "objective.training.warmup": (0.125, FIRST),
         "objective.training.adam_epsilon": (1e-05, "AlpacaFarm's PPO"),
     }
+
+
+def test_with_more_agreement_asked_for_than_there_is_the_labels_stay_as_they_were():
+    labels = preferences()
+    clusters = clustered(scored("A A B", "A A A"), asking(Exact()))
+    assert agreed(clusters, Agreement()).height == 1
+    assert united([labels, agreed(clusters, Agreement(gamma=1.01))]).equals(labels)
+
+
+def test_it_compares_with_reference_rewards_of_the_start_by_each_reward_model_where_asked():
+    objective = METHODS["rlp"].at("small").objective
+    shaping = objective.shaping.replace(reshape={"name": "par"}, missing_eos=None)
+    asked = steps_of("rlp", objective=objective.replace(shaping=shaping))
+    assert asked[-3:] == [
+        "generate(sft, instructions)",
+        "score(generate12, fit_reward11)",
+        "roll_out(sft, fit_reward11, instructions, score13)",
+    ]
 
 
 def test_the_paper_asks_for_half_of_the_answers_and_no_less():
