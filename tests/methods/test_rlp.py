@@ -160,8 +160,8 @@ def test_it_compares_with_reference_rewards_of_the_start_by_each_reward_model_wh
     asked = steps_of("rlp", objective=objective.replace(shaping=shaping))
     assert asked[-3:] == [
         "generate(sft, instructions)",
-        "score(generate12, fit_reward11)",
-        "roll_out(sft, fit_reward11, instructions, score13)",
+        "score(generate11, fit_reward10)",
+        "roll_out(sft, fit_reward10, instructions, score12)",
     ]
 
 
