@@ -29,7 +29,16 @@ from alpacafarm_core.setup import Pretrained
 from alpacafarm_core.sources import pretrained
 from alpacafarm_core.synthesising import synthesise as synthesise
 from alpacafarm_core.trees import Pruning, segments
-from alpacafarm_core.weights import Committee, Plain, Policy, Ranker, Reward, RewardModel, Tree
+from alpacafarm_core.weights import (
+    Committee,
+    Pairwise,
+    Plain,
+    Policy,
+    Ranker,
+    Reward,
+    RewardModel,
+    Tree,
+)
 
 
 class Stages(Protocol):
@@ -94,6 +103,9 @@ class Stages(Protocol):
         self, models: tuple[RewardModel, ...], weights: tuple[float, ...]
     ) -> RewardModel:
         """Reward models averaged weight by weight."""
+
+    def compare_in_pairs(self, candidates: Candidates, judge: Pairwise) -> Comparisons:
+        """Every answer to a prompt against every answer to it, asked about in both orders."""
 
     def compare_scored(self, scored: Scores) -> Comparisons:
         """Every answer to a prompt against every answer to it, by their scores."""
@@ -180,8 +192,10 @@ def fit_reward(
     return Committee(members=fitted, verdict=fitting.committee.verdict)
 
 
-def compare(stages: Stages, candidates: Candidates, judge: Judge) -> Comparisons:
-    """Compare answers by a judge that gives a score to each, in a stage of its own."""
+def compare(stages: Stages, candidates: Candidates, judge: Judge | Pairwise) -> Comparisons:
+    """Compare answers two at a time, or by a judge that gives a score to each, in its own stage."""
+    if isinstance(judge, Pairwise):
+        return stages.compare_in_pairs(candidates, judge)
     return stages.compare_scored(stages.score(candidates, judge))
 
 

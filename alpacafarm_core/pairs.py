@@ -119,6 +119,25 @@ def compared(scored: pl.DataFrame) -> pl.DataFrame:
     return made.select(pl.col(name).cast(kind) for name, kind in Comparisons.columns.items())
 
 
+def asymmetry(comparisons: pl.DataFrame) -> dict[str, float]:
+    """How much a judge minded which of two answers was shown first, over all pairs of answers.
+
+    `agreement` is the share of pairs that both orders decide alike, `position_bias` the mean
+    log-odds of being shown first, `asymmetry` its mean size; nothing where no two were compared.
+    """
+    back = comparisons.select(*PROMPT, index="rival", rival="index", back="logit")
+    both = comparisons.join(back, on=[*PROMPT, "index", "rival"])
+    both = both.filter(pl.col("index") < pl.col("rival"))
+    if both.is_empty():
+        return {}
+    first, second = pl.col("logit"), pl.col("back")
+    return both.select(
+        agreement=((first > 0) == (second < 0)).mean(),
+        position_bias=((first + second) / 2).mean(),
+        asymmetry=((first + second) / 2).abs().mean(),
+    ).row(0, named=True)
+
+
 def won(comparisons: pl.DataFrame, winning: Winning) -> pl.DataFrame:
     """The best answer of each prompt over the worst, with how probably each of them wins.
 

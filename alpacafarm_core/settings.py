@@ -113,6 +113,11 @@ class Fitting(Grown):
         training = Training(learning_rate=3e-4, epochs=2, batch=64, warmup=0.1, max_length=256)
         return cls(training=training)
 
+    def for_two(self) -> Self:
+        """The same for a judge that reads two answers at once, which takes twice the length."""
+        longest = 2 * self.training.max_length
+        return self.replace(training=self.training.replace(max_length=longest))
+
     def members(self) -> "tuple[Fitting, ...]":
         """How each reward model is fitted: one, or those of the committee.
 

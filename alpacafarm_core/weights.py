@@ -21,6 +21,12 @@ class RewardModel(Artifact):
     kind = "reward_model"
 
 
+class Pairwise(Artifact):
+    """A judge of two answers at once: a sequence classifier that gives the first one's log-odds."""
+
+    kind = "pairwise"
+
+
 class Committee(Value):
     """Reward models that judge together; raises BadInput where one of them would count twice."""
 

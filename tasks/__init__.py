@@ -2,7 +2,7 @@
 
 from tasks.annotate import annotate
 from tasks.cluster import cluster, cluster_read, cluster_told
-from tasks.compare import compare, compare_scored
+from tasks.compare import compare, compare_in_pairs, compare_scored
 from tasks.generate import generate as sample
 from tasks.judge import agree, penalise
 from tasks.judge import score as score_alone
@@ -23,9 +23,9 @@ from tasks.synthesis import (
     synthesise,
 )
 from tasks.tally import tally
+from tasks.train import fit_pairwise, look, roll_out, train, train_policy
 from tasks.train import fit_reward as fit_alone
 from tasks.train import fit_rewards as fit_reward
-from tasks.train import look, roll_out, train, train_policy
 from tasks.trees import choose, generate, grow, leaves, prune, weigh
 from tasks.users import corrected, guided, interactions
 
@@ -41,6 +41,7 @@ __all__ = [
     "cluster_told",
     "collect",
     "compare",
+    "compare_in_pairs",
     "compare_scored",
     "corrected",
     "criticise",
@@ -48,6 +49,7 @@ __all__ = [
     "demonstrations",
     "draw",
     "fit_alone",
+    "fit_pairwise",
     "fit_reward",
     "follow_up",
     "gather",

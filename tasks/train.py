@@ -27,7 +27,7 @@ from alpacafarm_core.settings import Fitting, Looking
 from alpacafarm_core.store import Made
 from alpacafarm_core.train.job import call_together
 from alpacafarm_core.values import LATER
-from alpacafarm_core.weights import Policy, Reward, RewardModel
+from alpacafarm_core.weights import Pairwise, Policy, Reward, RewardModel
 from tasks.generate import written
 from tasks.progress import following, publish
 from tasks.reward import lying
@@ -47,6 +47,12 @@ def fit_reward(
     rows = store().rows(preferences)
     data = rows if samples is None else (rows, store().rows(samples))
     return _weights("reward:fit", store().weights(policy), data, fitting)
+
+
+@stage(Pairwise, version=1)
+def fit_pairwise(policy: Policy, preferences: Preferences, fitting: Fitting) -> Made:
+    """Fit a judge of two answers at once to labelled pairs, each in both orders."""
+    return _weights("pairwise:fit", store().weights(policy), store().rows(preferences), fitting)
 
 
 def fit_rewards(

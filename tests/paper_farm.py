@@ -41,6 +41,7 @@ YIELDS = {
     "fit_reward": weights.RewardModel,
     "train": weights.Policy,
     "soup": weights.Policy,
+    "fit_pairwise": weights.Pairwise,
     "soup_rewards": weights.RewardModel,
     "roll_out": weights.Policy,
     "synthesise": synthesis.Synthetic,

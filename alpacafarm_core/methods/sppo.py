@@ -3,8 +3,8 @@
 Preferences are a game of two, P(y beats y'), not differences of a reward. Each round the policy
 plays itself: for every prompt it answers K times, each answer is compared with all of them, and the
 log-ratio of the best and the worst is fitted to how often they win, so that an answer that always
-wins should become exp(eta / 2) times as likely. The judge is the farm's reward model where the
-paper has PairRM; the optimiser is AdamW, there RMSProp.
+wins should become exp(eta / 2) times as likely. The judge is the farm's reward model, or one that
+reads two answers at once as the paper's PairRM does; the optimiser is AdamW, there RMSProp.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.objective import Objective, WinLogps, log_ratios
 from alpacafarm_core.settings import BUDGET, Fitting, Sampling, Scale, Training, Winning
-from alpacafarm_core.weights import Policy
+from alpacafarm_core.weights import Pairwise, Policy, Reward
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,7 @@ class SPPO(Method):
         "sampling.max_tokens": "AlpacaFarm's longest answer",
         "sampling": "the authors' code; the paper's text says 1 and 1",
         "winning": "the authors' code; the paper's text has pairwise",
+        "judge": "ours: the other methods' judge; the paper has PairRM",
         "fitting": "AlpacaFarm's reward model recipe; the paper has PairRM",
         "objective.form": "Wu et al. 2024",
         "objective": "the authors' launch script, there with RMSProp",
@@ -64,7 +65,10 @@ class SPPO(Method):
         default=Sampling(n=5, temperature=0.7, top_p=0.9), description="How answers are drawn"
     )
     winning: Winning = Field(default=Winning(), description="How probably an answer wins")
-    fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
+    judge: Literal["reward", "pairwise"] = Field(
+        default="reward", description="Reads one answer, or two at once"
+    )
+    fitting: Fitting = Field(default=Fitting(), description="How the judge is fitted")
     objective: SelfPlayWins = Field(
         default=SelfPlayWins(), description="How a round's pairs are learned from"
     )
@@ -90,14 +94,20 @@ class SPPO(Method):
         """Each round, answer new prompts, compare all answers to each, and fit the log-ratios of
         best and worst to how often they win; the reference is the policy that answered.
         """
-        reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
+        judge = self.fitted(farm, start)
         policy = start.policy
         for number in range(1, self.rounds + 1):
             prompts = farm.share(start.instructions, number, self.rounds)
             answers = farm.generate(policy, prompts, self.sampling)
-            pairs = farm.rank(farm.compare(answers, reward), self.wins())
+            pairs = farm.rank(farm.compare(answers, judge), self.wins())
             policy = farm.train(policy, pairs, self.objective)
         return policy
+
+    def fitted(self, farm: Farm, start: Start) -> Reward | Pairwise:
+        """The judge; one that reads two answers at once may read twice as far."""
+        if self.judge == "pairwise":
+            return farm.fit_pairwise(start.policy, start.preferences, self.fitting.for_two())
+        return farm.fit_reward(start.policy, start.preferences, self.fitting)
 
     def wins(self) -> Winning:
         """Against whom an answer's wins count: `single` looks at a pair's two answers alone."""

@@ -38,6 +38,7 @@ CALL, RESULT, ROWS = "call.json", "result.json", "result.parquet"
 
 TRAININGS = (
     "reward:fit",
+    "pairwise:fit",
     "train.offline:train",
     "train.online:roll_out",
     "train.conditioned:roll_out",

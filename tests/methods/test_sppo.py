@@ -43,6 +43,17 @@ def test_each_round_answers_new_prompts_and_plays_the_policy_it_starts_from():
     ]
 
 
+def test_a_judge_of_two_answers_at_once_takes_the_place_of_the_reward_model():
+    assert steps_of("sppo", rounds=1, judge="pairwise") == [
+        "fit_pairwise(sft, preferences)",
+        "share(instructions, 1, 1)",
+        "generate(sft, share2)",
+        "compare(generate3, fit_pairwise1)",
+        "rank(compare4)",
+        "train(sft, rank5)",
+    ]
+
+
 def test_single_counts_the_wins_over_the_rival():
     method = METHODS["sppo"].model_validate({})
     assert method.wins() == Winning(against="all")
@@ -62,6 +73,7 @@ def test_its_defaults_are_the_papers():
         "sampling.temperature": (0.7, code),
         "sampling.top_p": (0.9, code),
         "sampling.max_tokens": (300, "AlpacaFarm's longest answer"),
+        "judge": ("reward", "ours: the other methods' judge; the paper has PairRM"),
         "winning.probability": ("aggregated", counted),
         "winning.against": ("all", counted),
         "objective.eta": (1000.0, script),
