@@ -111,6 +111,22 @@ class Candidates(Table):
     columns: ClassVar[Columns] = _SAMPLE
 
 
+class Pooled(Candidates):
+    """Answers of several responders, `sample_index` counting those to one prompt from 0.
+
+    `responder` is the name of who answered, `principle` what it was told to care for, and
+    `principle_kind` which of the kinds that is; "" where it was told nothing.
+    """
+
+    kind = "pooled"
+    columns: ClassVar[Columns] = {
+        **Candidates.columns,
+        "responder": TEXT,
+        "principle": TEXT,
+        "principle_kind": TEXT,
+    }
+
+
 class Scores(Table):
     """Candidates with a judge's number each."""
 

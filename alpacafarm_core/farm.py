@@ -19,6 +19,7 @@ from alpacafarm_core.artifacts import (
     Interactions,
     Leaderboard,
     Logps,
+    Pooled,
     Preferences,
     Ranked,
     Scores,
@@ -34,7 +35,7 @@ from alpacafarm_core.opposing import Opposing
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.proximal import OnlineObjective
 from alpacafarm_core.ratings import Critiques, Ratings, Tags
-from alpacafarm_core.responders import Drawing, Pooled, Seat
+from alpacafarm_core.responders import Drawing, Seat
 from alpacafarm_core.settings import Fitting, Looking, Pairing, Rule, Sampling, Truth
 from alpacafarm_core.setup import Pretrained, Source, Split, World
 from alpacafarm_core.shaping import Penalties

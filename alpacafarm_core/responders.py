@@ -7,12 +7,12 @@ beside it, and a new responder takes only the places it wins. Frames in, frames 
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 import polars as pl
 from pydantic import Field, model_validator
 
-from alpacafarm_core.artifacts import TEXT, Candidates, Columns, Guided
+from alpacafarm_core.artifacts import TEXT, Guided, Pooled
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import digest
 from alpacafarm_core.principles import Principles, principle_for
@@ -22,22 +22,6 @@ from alpacafarm_core.values import Value
 
 ALPACA = "{principle}\n\n{prompt}"
 _PLACE = re.compile(r"\{(principle|prompt|question)\}")
-
-
-class Pooled(Candidates):
-    """Answers of several responders, `sample_index` counting those to one prompt from 0.
-
-    `responder` is the name of who answered, `principle` what it was told to care for, and
-    `principle_kind` which of the kinds that is; "" where it was told nothing.
-    """
-
-    kind = "pooled"
-    columns: ClassVar[Columns] = {
-        **Candidates.columns,
-        "responder": TEXT,
-        "principle": TEXT,
-        "principle_kind": TEXT,
-    }
 
 
 class Seat(Value):

@@ -5,9 +5,9 @@ from importlib import import_module
 import polars as pl
 
 from alpacafarm_core import composing, sources
-from alpacafarm_core.artifacts import Candidates, Guided, Instructions
+from alpacafarm_core.artifacts import Candidates, Guided, Instructions, Pooled
 from alpacafarm_core.mixture import Mixture, mixed
-from alpacafarm_core.responders import Drawing, Pooled, Seat, drawn, gathered
+from alpacafarm_core.responders import Drawing, Seat, drawn, gathered
 from alpacafarm_core.setup import Source
 from alpacafarm_core.store import Made
 from alpacafarm_core.weights import Policy

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alpacafarm_core import artifacts, ratings, responders, synthesis, weights
+from alpacafarm_core import artifacts, ratings, synthesis, weights
 from alpacafarm_core.artifacts import Artifact
 from alpacafarm_core.farm import Start
 
@@ -14,7 +14,7 @@ YIELDS = {
     "adopt": weights.Policy,
     "draw": artifacts.Guided,
     "write": artifacts.Candidates,
-    "gather": responders.Pooled,
+    "gather": artifacts.Pooled,
     "labels": artifacts.Preferences,
     "demonstrations": artifacts.Demonstrations,
     "published": artifacts.Candidates,

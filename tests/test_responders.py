@@ -6,11 +6,11 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from alpacafarm_core.artifacts import Candidates, Guided, Instructions
+from alpacafarm_core.artifacts import Candidates, Guided, Instructions, Pooled
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.principles import Principles
 from alpacafarm_core.prompts import render
-from alpacafarm_core.responders import Drawing, Pooled, Seat, drawn, gathered
+from alpacafarm_core.responders import Drawing, Seat, drawn, gathered
 from tests.tiny import frame
 
 POOL = ("ape", "bee", "cat", "dog", "eel", "fox")

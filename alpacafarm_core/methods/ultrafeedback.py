@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from alpacafarm_core import assessors
-from alpacafarm_core.artifacts import Candidates, Instructions, Ranked
+from alpacafarm_core.artifacts import Candidates, Instructions, Pooled, Ranked
 from alpacafarm_core.assessors import Assessors
 from alpacafarm_core.binarise import Binarisation
 from alpacafarm_core.chats import CHATS
@@ -30,7 +30,7 @@ from alpacafarm_core.mixture import Mixture
 from alpacafarm_core.principles import Principles
 from alpacafarm_core.proximal import ProximalObjective
 from alpacafarm_core.ratings import Critiques, Ratings
-from alpacafarm_core.responders import ALPACA, Drawing, Pooled, Seat
+from alpacafarm_core.responders import ALPACA, Drawing, Seat
 from alpacafarm_core.settings import BUDGET, Fitting, Rule, Sampling, Scale, Training
 from alpacafarm_core.values import Value
 from alpacafarm_core.weights import Policy
@@ -242,7 +242,7 @@ class UltraFeedback(Method):
 
     def rated(self, farm: Farm, answers: Pooled) -> Ratings:
         """The answers with a mark for each aspect; with an overall score where pairs go by it."""
-        ratings = farm.rate(answers, assessors.load(self.raters, "rating", self.seed))
+        ratings = farm.rate(answers, self.rating_panel())
         if all(each.column == "fine" for each in self.learning.binarisations):
             return ratings
         return farm.repair(ratings, self.criticised(farm, answers), self.critics())
@@ -260,6 +260,10 @@ class UltraFeedback(Method):
         prompts = farm.mix(start.instructions, start.source, self.mixture)
         critiques = self.criticised(farm, self.answers(farm, start, prompts))
         return farm.train(start.base, farm.select(critiques, Rule(keep="critiques")), self.ultracm)
+
+    def rating_panel(self) -> Assessors:
+        """Who gives marks."""
+        return assessors.load(self.raters, "rating", self.seed)
 
     def critics(self) -> Assessors:
         """Who gives feedback and overall scores."""
