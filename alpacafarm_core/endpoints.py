@@ -1,10 +1,13 @@
 """Endpoints: who answers requests, the judges of the built-in world or a server somewhere."""
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from alpacafarm_core.asked import Asked
+from alpacafarm_core.assessors import Assessors
 from alpacafarm_core.batch_api import BatchApi
 from alpacafarm_core.client import openai_ask
 from alpacafarm_core.errors import BadInput
@@ -42,16 +45,23 @@ def ask_for(endpoint: str, folder: Path = Path()) -> Ask:
 _client = cache(openai_ask)
 
 
-def check(panel: Panel) -> None:
+def check(panel: Panel | Assessors) -> None:
     """Refuse a panel with a model that the built-in world lacks, or words without a tokenizer.
 
     A server alone knows its own models.
     """
-    for annotator in panel.annotators:
-        annotator.body()
-    for annotator in panel.annotators if panel.endpoint == WORLD else ():
-        if annotator.model not in judges.MODELS:
+    if isinstance(panel, Panel):
+        for annotator in panel.annotators:
+            annotator.body()
+        _refuse_strangers(panel.name, "annotator", panel.annotators)
+    else:
+        _refuse_strangers(panel.name, "assessor", panel.assessors)
+
+
+def _refuse_strangers(panel: str, kind: str, asked: Sequence[Asked]) -> None:
+    for each in asked:
+        if each.endpoint == WORLD and each.model not in judges.MODELS:
             raise BadInput(
-                f"panel {panel.name}: annotator {annotator.name} asks for {annotator.model!r}, "
+                f"panel {panel}: {kind} {each.name} asks for {each.model!r}, "
                 f"which the built-in world lacks; it has {', '.join(judges.MODELS)}"
             )

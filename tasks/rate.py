@@ -5,13 +5,12 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from alpacafarm_core import composing, proving
+from alpacafarm_core import composing, endpoints, proving
 from alpacafarm_core import critique as criticism
 from alpacafarm_core import rate as rating
 from alpacafarm_core import tag as tagging
 from alpacafarm_core.artifacts import Candidates, Demonstrations, Instructions
 from alpacafarm_core.assessors import Assessors
-from alpacafarm_core.endpoints import ask_for
 from alpacafarm_core.errors import Unanswered
 from alpacafarm_core.ratings import Critiques, Ratings, Tags
 from alpacafarm_core.store import Made
@@ -69,8 +68,9 @@ def criticise(ratings: Ratings, critics: Assessors) -> Ratings:
 
 def _asked(panel: Assessors, buy: Callable[..., rating.Rated]) -> Made:
     """What assessors say, once they have passed their self-test; `buy` takes who is asked."""
+    endpoints.check(panel)
     proving.check(panel)
-    rows, spent = buy(ask_for(panel.endpoint, store().root), ledger(), purse())
+    rows, spent = buy(endpoints.ask_for(panel.endpoint, store().root), ledger(), purse())
     if spent.rows_failed:
         raise Unanswered(
             f"{spent.rows_failed} questions got no answer from {panel.endpoint} "
