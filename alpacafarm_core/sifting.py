@@ -50,7 +50,7 @@ def sifted(
     """
     rows = _told(invented, answers, evidence)
     _refuse_unknown(evidence, filtering)
-    removed, left = pl.Series("removed_by", [""] * rows.height), {}
+    removed, left = pl.Series("removed_by", [""] * rows.height, dtype=pl.String), {}
     for name, passes in _filters(filtering).items():
         gone = (removed == "") & ~rows.select(passes.fill_null(False)).to_series()
         removed, left[name] = _marked(removed, gone, name), int(gone.sum())
@@ -90,7 +90,7 @@ def _told(
         invented.select("instruction", "input", "dataset"),
         answers.select("output", "output_ids", "tokenizer", "finish_reason"),
         invented.select("asked", "prompt", "history", "shard", "number", "rule"),
-        _of(tags, difficulty="difficulty", quality="quality", task="task", safety="safety"),
+        _of(tags, difficulty="difficulty", quality="quality", task="task"),
         _of(scores, reward="score"),
         _of(base, base="score"),
         _of(
@@ -110,7 +110,7 @@ def _told(
 
 
 _FOUND = (
-    "difficulty", "quality", "task", "safety", "reward", "base", "min_neighbor_distance",
+    "difficulty", "quality", "task", "reward", "base", "min_neighbor_distance",
     "repeat_count", "min_similar_id",
 )  # fmt: skip
 
@@ -135,7 +135,6 @@ def _filters(filtering: Filtering) -> dict[str, pl.Expr]:
         "difficulty": (
             pl.col("difficulty").is_in(filtering.difficulty) if filtering.difficulty else None
         ),
-        "safety": pl.col("safety") == "safe" if filtering.safe else None,
         "reward": _above("reward", filtering.reward_above),
         "reward_difference": _above("reward_difference", filtering.difference_above),
         "distance": _above("min_neighbor_distance", filtering.distance_above),
