@@ -242,6 +242,9 @@ class Farm(Protocol):
     def penalise(self, scores: Scores, penalties: Penalties) -> Scores:
         """Scores less what an answer loses by its length, a ceiling, or having no end."""
 
+    def residual(self, scores: Scores, seen: Scores) -> Scores:
+        """Scores less what length explains, by the line through those in `seen`."""
+
     def soup(
         self,
         policies: tuple[Policy, ...],

@@ -147,6 +147,7 @@ TABLES: dict[str, Callable[..., pl.DataFrame]] = {
     "tag": lambda _, prompts, taggers: prompts,
     "score": lambda _, candidates, judge: candidates,
     "penalise": lambda _, scores, penalties: scores,
+    "residual": lambda _, scores, seen: scores,
     "prefer": lambda _, chosen, rejected: rejected,
 }
 """The rows of a stage, from its arguments."""

@@ -4,7 +4,7 @@ from tasks.annotate import annotate
 from tasks.cluster import cluster, cluster_read, cluster_told
 from tasks.compare import compare, compare_in_pairs, compare_scored
 from tasks.generate import generate as sample
-from tasks.judge import agree, penalise
+from tasks.judge import agree, penalise, residual
 from tasks.judge import score as score_alone
 from tasks.judge import score_by as score
 from tasks.pool import adopt, draw, gather, mix, write
@@ -74,6 +74,7 @@ __all__ = [
     "rate",
     "recorded",
     "repair",
+    "residual",
     "roll_out",
     "sample",
     "score",

@@ -12,6 +12,7 @@ from alpacafarm_core.committees import Verdict
 from alpacafarm_core.farm import Judge, Judging
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.referring import penalised
+from alpacafarm_core.residual import residual as without_length
 from alpacafarm_core.select import agreed, finite
 from alpacafarm_core.settings import Truth
 from alpacafarm_core.shaping import Penalties
@@ -42,6 +43,12 @@ def score(candidates: Candidates, judge: Judging) -> Made:
 def penalise(scores: Scores, penalties: Penalties) -> pl.DataFrame:
     """Scores less what an answer loses by its length, a ceiling, or having no end."""
     return penalised(store().read(scores), penalties)
+
+
+@stage(Scores, version=1)
+def residual(scores: Scores, seen: Scores) -> pl.DataFrame:
+    """Scores less what length explains, by the line through those in `seen`."""
+    return without_length(store().read(scores), store().read(seen))
 
 
 @stage(Uncertain, version=1)

@@ -31,6 +31,7 @@ YIELDS = {
     "tag": ratings.Tags,
     "score": artifacts.Scores,
     "penalise": artifacts.Scores,
+    "residual": artifacts.Scores,
     "select": artifacts.Demonstrations,
     "grade": artifacts.Graded,
     "prefer": artifacts.Preferences,
