@@ -20,6 +20,8 @@ from alpacafarm_core.selftest import interval, passing_ledger
 from alpacafarm_core.sheets import BLANKS, Blank, Reading, written
 
 PROMPTS, ANSWERS, FEW = 48, 4, 12
+_ALL = slice(None)
+_FIRST, _SECOND, _THIRD = slice(FEW), slice(FEW, 2 * FEW), slice(2 * FEW, 3 * FEW)
 _TRIES = 2
 _NUMBER = re.compile(r"planted-(\d+)-asked")
 _SHEETS = '### Answer 1\nRating: 3\nOverall score: 10\n## Assessment\n[{"rating": 1}] '
@@ -84,10 +86,8 @@ class _Trial:
         with passing_ledger() as ledger:
             self._nothing_of_failures(ledger)
             mended = self._mended(ledger)
-        with passing_ledger() as ledger:
             self._given_up(ledger)
-        with passing_ledger() as ledger:
-            refused = self._refused(self._asked(lambda _: REFUSAL, ledger))
+            refused = self._refused(self._asked(lambda _: REFUSAL, ledger, _THIRD))
         return recovered, self._shown_first(), mended, refused
 
     def _planted(self, office: Office, number: int) -> Question:
@@ -101,15 +101,15 @@ class _Trial:
         return office.question(self.sheet, {"instruction": prompt, **texts}, answers[:size])
 
     def _asked(
-        self, says: Callable[[Request], str], ledger: Ledger, few: int = PROMPTS
+        self, says: Callable[[Request], str], ledger: Ledger, some: slice = _ALL
     ) -> Assessed:
         def ask(requests: Sequence[Request]) -> list[Answer]:
             return [Answer(says(request), "stop", 1, 1, 0.0) for request in requests]
 
-        return self._run(ask, ledger, few)
+        return self._run(ask, ledger, some)
 
-    def _run(self, ask: Ask, ledger: Ledger, few: int = PROMPTS) -> Assessed:
-        return assess(self.questions[:few], self.panel.retries, ask, ledger)
+    def _run(self, ask: Ask, ledger: Ledger, some: slice) -> Assessed:
+        return assess(self.questions[some], self.panel.retries, ask, ledger)
 
     def _knowing(self, request: Request) -> str:
         """The sheet filled in by one who knows what is right of each answer it is shown."""
@@ -170,7 +170,7 @@ class _Trial:
             )
 
     def _nothing_of_failures(self, ledger: Ledger) -> None:
-        failed = self._run(out_of_order, ledger, FEW)
+        failed = self._run(out_of_order, ledger, _FIRST)
         statuses = {one.status for each in failed.replies for one in each.readings}
         if ledger.counts().calls or statuses != {"failed"}:
             raise self._failure(f"failed calls became {', '.join(sorted(statuses))}")
@@ -182,7 +182,7 @@ class _Trial:
         tried = self._asked(
             lambda each: _BROKEN if each.seed == self.panel.seed else self._knowing(each),
             ledger,
-            FEW,
+            _FIRST,
         )
         if ledger.counts().calls != 2 * FEW:
             raise self._failure(
@@ -192,13 +192,13 @@ class _Trial:
         return self._recovered(tried, "a judge that breaks the form once")
 
     def _given_up(self, ledger: Ledger) -> None:
-        broken = self._asked(lambda _: _BROKEN, ledger, FEW)
+        broken = self._asked(lambda _: _BROKEN, ledger, _SECOND)
         held = [value for one in _readings(broken) for value in one.held.values()]
-        tries = (1 + self.panel.retries) * FEW
-        if ledger.counts().calls != tries or any(value not in (None, "", []) for value in held):
+        calls, tries = broken.spending.calls, (1 + self.panel.retries) * FEW
+        if calls != tries or any(value not in (None, "", []) for value in held):
             raise self._failure(
-                f"answers without form were asked for {ledger.counts().calls} times (expected "
-                f"{tries}) and read as {[value for value in held if value][:1]}",
+                f"answers without form were asked for {calls} times (expected {tries}) and read "
+                f"as {[value for value in held if value][:1]}",
             )
 
     def _refused(self, refusing: Assessed) -> float:

@@ -88,7 +88,7 @@ def test_a_refusal_that_counts_as_a_mark_is_found(monkeypatch: pytest.MonkeyPatc
 
     real = assessing.read
     monkeypatch.setattr(assessing, "read", marking)
-    assert "of 192 refusals 0 count as refused" in refused()
+    assert "of 48 refusals 0 count as refused" in refused()
 
 
 def test_a_failed_call_that_leaves_a_record_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,9 @@
 """The world's judges as raters and critics: they read sheets, and their leanings are planted."""
 
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
 import polars as pl
 import pytest
 
@@ -7,19 +11,23 @@ import tasks
 from alpacafarm_core import endpoints
 from alpacafarm_core.artifacts import Candidates
 from alpacafarm_core.assessors import Assessors, load
+from alpacafarm_core.client import openai_ask
 from alpacafarm_core.critique import criticise
 from alpacafarm_core.errors import BadInput, BudgetReached, Unanswered
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.llm import nobody
+from alpacafarm_core.pacing import Limits
 from alpacafarm_core.rate import rate
 from alpacafarm_core.ratings import ASPECTS
-from alpacafarm_core.setup import World
+from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.store import Store
 from alpacafarm_core.world import judges
 from alpacafarm_core.world.instructions import instructions
+from alpacafarm_core.world.server import Manner, serving
 from alpacafarm_core.world.understanding import understand
 from alpacafarm_core.world.utility import utility
 from alpacafarm_core.world.writers import write
+from flows.planning import Line, Planner
 from tasks import stage
 from tests.test_rate import ledger  # noqa: F401
 
@@ -170,3 +178,45 @@ def test_a_stage_makes_nothing_of_calls_that_fail(
 def test_a_model_that_the_world_lacks_is_named() -> None:
     with pytest.raises(BadInput, match="assessor gpt4 asks for 'world/nobody'"):
         endpoints.check(by("world/nobody"))
+
+
+def test_a_server_with_faults_ends_in_the_marks_of_one_without(
+    ledger: Ledger,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Among the faults is an answer that says everything twice, which has no form."""
+    table, here = written(6), by("world/judge-gpt4-3")
+    quick = Limits(timeout=0.5, first_wait=0.01, longest_wait=0.02, retries=20)
+    with serving(Manner(faults=0.5)) as url, closing(openai_ask(url, quick)) as ask:
+        there = by("world/judge-gpt4-3", endpoint=url, price_per_1k_tokens=0.0)
+        served = rate(table, there, ask, ledger)
+    inside = Ledger(tmp_path / "inside.sqlite")
+    expected = rate(table, here, judges.ask, inside)
+    assert served.spending.rows_failed == 0
+    assert served.rows.select(ASPECTS).equals(expected.rows.select(ASPECTS))
+    assert served.spending.calls > expected.spending.calls == 24
+    inside.close()
+
+
+def test_a_plan_prices_every_stage_and_knows_what_is_bought(store: Store) -> None:
+    def lines() -> dict[str, Line]:
+        planner: Any = Planner(Setup(), store, stage.ledger())
+        answers = planner.published(World(), 8)
+        planner.criticise(planner.rate(answers, RATERS), CRITICS)
+        planner.tag(planner.instructions(World(), "unlabeled", 8), load("world", "tagging"))
+        return {line.stage: line for line in planner.lines.values()}
+
+    before = lines()
+    assert {name: line.calls for name, line in before.items() if line.calls} == {
+        "rate": 32,
+        "critique": 8,
+        "tag": 24,
+    }
+    # How many scores will be in doubt is not known ahead: from none to all.
+    assert (before["repair"].usd_low, before["repair"].usd_high > 0) == (0.0, True)
+    tasks.rate(tasks.published(World(), 4), RATERS)
+    assert lines()["rate"].calls == 16
+    spent = tasks.rate(tasks.published(World(), 8), RATERS)
+    assert lines()["rate"].state == "cached"
+    dollars = store.read(spent)["price"].sum()
+    assert before["rate"].usd_low <= dollars * 1.1 and dollars <= before["rate"].usd_high * 1.1

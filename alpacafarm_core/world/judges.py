@@ -135,6 +135,12 @@ def examples(text: str) -> list[Shown]:
     return []
 
 
+def judged(request: Request) -> int:
+    """How many a request is about: examples of pairs, or the answers on a sheet."""
+    sheet = Sheet.of(request)
+    return len(examples(request.messages[-1].content)) if sheet is None else len(sheet.answers)
+
+
 def _text(request: Request, opinions: Sequence[Opinion]) -> str:
     """The opinions in the form that the head of the prompt asks for."""
     if not opinions:

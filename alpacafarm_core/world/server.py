@@ -132,7 +132,7 @@ def asked(call: Call) -> Request:
 
 def _written(call: Call, request: Request, answer: Answer, fault: str) -> Reply:
     """A completion, whole or with a fault in it."""
-    several = len(judges.examples(request.messages[-1].content)) > 1
+    several = judges.judged(request) > 1
     if fault == "wrong number" and not several:
         fault = "no choices"
     said = _twice(answer.text) if fault == "wrong number" else answer.text
