@@ -1,10 +1,11 @@
 """What reward models are fitted for, and what each aim does on the built-in world, on some seeds.
 
-    python -m benchmarks.reward_effects [--seeds 3] [--scale small] [--out docs/reward-effects.md]
+    python -m benchmarks.reward_effects [--seeds 3] [--scale small] [--out docs/reward-models.md]
 
 Every reward model scores the same pool of answers of the SFT model to fresh prompts, and some of
 the PPO policy's. Printed are means over prompts and seeds; `±` is a standard error over them, of
-the value, or where a row has a row to be held against, of the difference on the same prompts.
+the value, or where a row has a row to be held against, of the difference on the same prompts. With
+`--out` the table replaces what stands below the mark in that file.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 import tasks
-from alpacafarm_core.artifacts import Candidates, Ranked
+from alpacafarm_core.artifacts import Candidates, Ranked, Scores
+from alpacafarm_core.committees import Ensemble
 from alpacafarm_core.farm import Farm, Judge, Start
 from alpacafarm_core.fitting import Margin, Odin, Views
 from alpacafarm_core.methods.rlp import RLP
@@ -53,11 +55,15 @@ class Ground(NamedTuple):
     samples: Candidates
 
 
+Scoring = Judge | Callable[[Candidates], Scores]
+"""What gives a number to each answer: a judge, or a way to score a table."""
+
+
 class Row(NamedTuple):
     """A line of the table: its name, how its judge is made, and the line it is held against."""
 
     name: str
-    judge: Callable[[Ground], Judge]
+    judge: Callable[[Ground], Scoring]
     against: str | None = "order alone"
 
 
@@ -105,13 +111,24 @@ def fitted(
     return judge
 
 
+def less_length(on: Ground) -> Scoring:
+    """The scores of order alone less what length explains among the SFT model's answers."""
+    judge = fitted()(on)
+    return lambda pool: FARM.residual(FARM.score(pool, judge), FARM.score(on.own, judge))
+
+
 ROWS = [
     Row("order alone", fitted(), None),
     Row("Reg, b 0.005", fitted(penalty=0.005)),
     Row("Reg, b 0.05", fitted(penalty=0.05)),
     Row("ODIN", fitted(odin=Odin())),
+    Row("order alone, less length", less_length),
     Row("UML, coefficient 1", fitted(samples=True)),
     Row("UML, rising", fitted(samples=True, views=Views(skl_first=1e-3))),
+    Row("committee of 3, mean", fitted(committee=Ensemble(members=3))),
+    Row("committee of 3, lowest", fitted(committee=Ensemble(members=3, combine="lowest"))),
+    Row("committee of 3, cautious", fitted(committee=Ensemble(members=3, combine="cautious"))),
+    Row("WARM of 3", fitted(committee=Ensemble(members=3, combine="weights"))),
     Row("true order", fitted("truth"), None),
     Row("true order, margin", fitted("truth", margin=Margin()), "true order"),
     Row("true order, ODIN", fitted("truth", odin=Odin()), "true order"),
@@ -120,7 +137,7 @@ ROWS = [
 """The table's lines; a way to make a judge is all that a further one takes."""
 
 
-def seen(on: Ground, judge: Judge) -> dict[Prompt, Figures]:
+def seen(on: Ground, judge: Scoring) -> dict[Prompt, Figures]:
     """Figures of each prompt, of the SFT model's answers and of the PPO policy's."""
     own, moved = (_of_prompts(each, judge) for each in (on.own, on.moved))
     names = (ACCURACY, LENGTH, BEST)
@@ -131,10 +148,11 @@ def seen(on: Ground, judge: Judge) -> dict[Prompt, Figures]:
     }
 
 
-def _of_prompts(pool: Candidates, judge: Judge) -> dict[Prompt, Figures]:
+def _of_prompts(pool: Candidates, judge: Scoring) -> dict[Prompt, Figures]:
     keys = [*PROMPT, "sample_index"]
     gold = store().read(FARM.score(pool, Truth())).select(*keys, gold="score")
-    rows = store().read(FARM.score(pool, judge)).join(gold, on=keys).sort(keys)
+    scored = judge(pool) if callable(judge) else FARM.score(pool, judge)
+    rows = store().read(scored).join(gold, on=keys).sort(keys)
     groups = rows.with_columns(chars=pl.col("output").str.len_chars()).group_by(PROMPT)
     return {(str(name[0]), str(name[1])): of_prompt(group.sort(keys)) for name, group in groups}
 
