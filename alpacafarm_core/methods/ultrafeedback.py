@@ -4,7 +4,9 @@ aspect by aspect; Cui et al. 2023 (arXiv 2310.01377).
 The paper fits a reward model to the ratings and goes on with best-of-n and PPO; Zephyr (Tunstall et
 al. 2023, arXiv 2310.16944) and those after it train a policy on pairs of them by DPO, which is what
 is done unless told otherwise. Left out: the three models of the paper's pool that no folder holds
-(GPT-4, GPT-3.5-turbo and Bard), and its mixtures with other data sets for the reward model.
+(GPT-4, GPT-3.5-turbo and Bard), and its mixtures with other data sets for the reward model. On the
+built-in world the pool is the tiny model before training, after a hasty SFT, after SFT, and after
+SFT with DPO or with best-of-4 from the panel's labels.
 """
 
 from __future__ import annotations
