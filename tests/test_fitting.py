@@ -28,7 +28,6 @@ from alpacafarm_core.train.bradley_terry import (
 from alpacafarm_core.train.engine import Alone, accumulate
 from alpacafarm_core.train.judged import sampled_of, split_of
 from alpacafarm_core.train.models import load_scorer
-from alpacafarm_core.train.multi_view import Gaussian, ViewHeads
 from alpacafarm_core.train.trial import shape_of
 from tasks.train import fit_reward
 from tests.paper_farm import START, numbered
@@ -155,77 +154,6 @@ def test_the_slopes_are_those_of_small_steps():
         changed = seen._replace(quality=seen.quality.double(), length=seen.length.double())
         later = length_loss(changed._replace(**{name: moved}), 0.7) - length_loss(changed, 0.7)
         assert float(getattr(found, name)[1]) == pytest.approx(float(later) / 1e-5, abs=1e-4)
-
-
-def normal(mean, deviation):
-    return Gaussian(tensor([mean]), tensor([deviation]))
-
-
-def test_the_symmetric_kl_is_the_mean_of_both_directed_ones():
-    unit = normal([0.0], [1.0])
-    assert float(multi_view.symmetric_kl(unit, normal([1.0], [1.0]))) == 0.5
-    one, other = normal([0.0, 1.0], [1.0, 1.0]), normal([1.0, 1.0], [1.0, 2.0])
-    pairs = [torch.distributions.Normal(*each) for each in (one, other)]
-    there, back = (
-        float(torch.distributions.kl_divergence(*each).sum()) for each in (pairs, pairs[::-1])
-    )
-    assert (there, back) == (pytest.approx(0.8181472), pytest.approx(1.3068528))
-    for each in ((one, other), (other, one)):
-        assert float(multi_view.symmetric_kl(*each)) == pytest.approx((there + back) / 2) == 1.0625
-
-
-def test_the_symmetric_kl_of_equals_is_0_and_of_others_more():
-    draw = torch.Generator().manual_seed(0)
-    means, spreads = torch.randn(2, 50, 3, generator=draw), torch.rand(2, 50, 3, generator=draw)
-    one, other = (Gaussian(means[i], spreads[i] + 0.1) for i in (0, 1))
-    assert (multi_view.symmetric_kl(one, other) > 0).all()
-    assert multi_view.symmetric_kl(one, one).abs().max() < 1e-6
-
-
-def test_a_critic_that_says_nothing_finds_minus_2_ln_2():
-    nothing = torch.zeros(2)
-    found = multi_view.information(nothing, nothing)
-    assert float(found) == pytest.approx(-1.3862944, abs=1e-6)
-    found = multi_view.information(tensor([2.0, 1.0]), tensor([-1.0, 0.5]))
-    assert float(found) == pytest.approx(-0.8637642, abs=1e-6)
-
-
-def test_one_prompt_has_no_negatives_and_is_refused():
-    heads, noise = ViewHeads(3, FEW), torch.zeros(1, 4)
-    with pytest.raises(BadInput, match=r"raise training\.batch to 2 or more"):
-        multi_view.terms(heads, torch.zeros(1, 2, 3), (noise, noise))
-
-
-def test_negatives_are_the_next_prompts_first_view():
-    shown = []
-
-    class Seen:
-        """Heads that show what they are asked."""
-
-        def seen(self, states):
-            return Gaussian(states, torch.ones_like(states))
-
-        def critic(self, both):
-            shown.append(both.tolist())
-            return both[:, :1]
-
-    noise = torch.zeros(3, 1)
-    multi_view.terms(Seen(), tensor([[[1.0], [10]], [[2], [20]], [[3], [30]]]), (noise, noise))
-    assert shown == [[[1, 10], [2, 20], [3, 30]], [[3, 10], [1, 20], [2, 30]]]
-
-
-def test_the_weight_of_the_kl_stays_then_rises_by_equal_factors():
-    views = Views(skl_first=0.01, skl=1.0, hold=0.2, rise=0.4)
-    found = [multi_view.skl_weight(views, step, 11) for step in (0, 2, 4, 6, 10)]
-    assert found == pytest.approx([0.01, 0.01, 0.1, 1.0, 1.0])
-    assert multi_view.skl_weight(Views(), 0, 11) == 1.0
-
-
-def test_shares_of_steps_that_are_more_than_all_are_refused():
-    with pytest.raises(ValueError, match="make them 1 or less"):
-        Views(hold=0.7, rise=0.4)
-    with pytest.raises(ValueError, match="skl 0 cannot be risen to"):
-        Views(skl=0.0, skl_first=0.1)
 
 
 def course_of(tiny, fitting, machine=EXACT):
