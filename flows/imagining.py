@@ -29,7 +29,11 @@ from alpacafarm_core.responders import Drawing, Seat, drawn, gathered
 from alpacafarm_core.select import shared
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Source
+from alpacafarm_core.synthesis import Drafts, Inventing
 from alpacafarm_core.tag import questions as tagged
+
+MOST = 100_000
+"""Instructions imagined; of more, a plan says nothing instead of taking minutes."""
 
 TYPICAL = 500
 """Demonstrations whose lengths stand for those of answers nobody has drawn yet."""
@@ -59,6 +63,22 @@ class Imagining:
                 for name, kind in Candidates.columns.items()
             ]
         )
+
+    def drafts(self, number: int) -> pl.DataFrame:
+        """So many instructions nobody has drawn yet, as long as the source's own."""
+        typical = sources.demonstrations(self.source, TYPICAL)["instruction"].to_list()
+        texts = [f"{text} {n}" for n, text in enumerate(islice(cycle(typical), number))]
+        told = pl.DataFrame({"instruction": texts, "asked": texts, "prompt": texts})
+        blank = {name: pl.lit(None, kind) for name, kind in Drafts.columns.items()}
+        return told.with_columns(
+            **{name: null for name, null in blank.items() if name not in told.columns}
+        ).with_columns(input=pl.lit(""), dataset=pl.lit(""), history=pl.lit("[]"))
+
+
+def _invented(imagining: Imagining, policy: object, inventing: Inventing) -> pl.DataFrame | None:
+    """Every draw as if it could be used; unknown where there are too many to count tokens of."""
+    wanted = sum(shard.count for shard in inventing.shards)
+    return imagining.drafts(wanted) if wanted <= MOST else None
 
 
 def _shared(_: Imagining, number: int, of: int, **tables: pl.DataFrame) -> pl.DataFrame:
@@ -122,7 +142,7 @@ def _asked_again(rows: pl.DataFrame, asked: dict[str, Any], ledger: Ledger) -> E
     return Estimate(usd_high=whole.usd_high)
 
 
-TABLES: dict[str, Callable[..., pl.DataFrame]] = {
+TABLES: dict[str, Callable[..., pl.DataFrame | None]] = {
     "instructions": lambda _, **asked: sources.instructions(**asked),
     "demonstrations": lambda _, **asked: sources.demonstrations(**asked),
     "published": lambda _, **asked: sources.published(**asked),
@@ -148,6 +168,15 @@ TABLES: dict[str, Callable[..., pl.DataFrame]] = {
     "score": lambda _, candidates, judge: candidates,
     "penalise": lambda _, scores, penalties: scores,
     "residual": lambda _, scores, seen: scores,
+    "invent": _invented,
+    "follow_up": lambda _, policy, said, inventing, following: said,
+    "admit": lambda _, drafts, source: drafts,
+    "neighbours": lambda _, instructions, nearness: instructions,
+    "sift": lambda _, invented, filtering, **others: invented.head(
+        filtering.longest or invented.height
+    ),
+    "keep": lambda _, sifted: sifted,
+    "collect": lambda _, tables: pl.concat(tables),
     "prefer": lambda _, chosen, rejected: rejected,
 }
 """The rows of a stage, from its arguments."""
