@@ -32,9 +32,10 @@ from tasks.stage import store
 
 MARK = "<!-- made by benchmarks/search_effects.py -->"
 FARM: Farm = tasks
+log = logging.getLogger("alpacafarm.effects")
 WIDTH = 16
 PARTIALS = (
-    "weighted", "dpo_sum", "exp_decay", "dpo_mean", "dpo_logp", "simpo", "rm_prefix", "random",
+    "weighted", "rm_prefix", "random", "dpo_sum", "exp_decay", "dpo_mean", "dpo_logp", "simpo",
 )  # fmt: skip
 SHAPES = {
     "weighted, 2 layers": {"layers": 2},
@@ -145,6 +146,7 @@ def row(name: str, held: Sequence[Compared]) -> dict[str, str]:
     for figure, digits in (("win rate", 1), ("utility", 3), ("proxy", 2)):
         told[figure] = f"{_mean([each.found.mean(figure) for each in held]):.{digits}f}"
         told[f"{figure} vs best-of-n"] = _difference(held, figure, digits)
+    log.info("%s", told)
     return told
 
 
@@ -203,7 +205,9 @@ def main() -> None:
     parser.add_argument("--scale", default="small", choices=("smoke", "small", "paper"))
     parser.add_argument("--out", type=Path, help="page whose tables are replaced")
     chosen = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
     found = tables([Bench(seed, chosen.scale) for seed in range(chosen.seeds)])
     of = f"Scale {chosen.scale}, seeds 0 to {chosen.seeds - 1}. Tokens and calls are a prompt's."
     text = "\n\n".join([of, *(f"### {title}\n\n{markdown(rows)}" for title, rows in found.items())])
