@@ -213,7 +213,7 @@ def test_a_step_is_shaped_by_statistics_with_its_own_scores_in():
     before = Running().joined(torch.tensor([1.0, 3.0]))
     rewards, after = rewarding.rewarded(some_rollouts([2.0, 6.0], [1, 1]), shaping, {}, before)
     assert rewards.tolist() == pytest.approx([-0.534522, 1.603567], abs=1e-6)
-    assert (before.count, after.count) == (2, 4)
+    assert (before.seen, after.seen) == (2, 4)
 
 
 def test_both_the_raw_and_the_shaped_reward_are_written_down(tiny, scorer, tmp_path):

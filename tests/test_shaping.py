@@ -192,7 +192,7 @@ def test_running_statistics_are_merged_step_by_step_over_the_population():
     assert first.deviation == 1 and Running().deviation == 0
     scores = torch.tensor([2.0, 6.0], dtype=torch.float64)
     both = first.joined(scores)
-    assert (both.count, both.mean, both.least, both.largest) == (4, 3, 1, 6)
+    assert (both.seen, both.mean, both.least, both.largest) == (4, 3, 1, 6)
     assert both.deviation == pytest.approx(1.870829, abs=5e-7)
     for reshape, rewards in (
         (Standardised(), [-0.534522, 1.603567]),

@@ -19,9 +19,9 @@ STATISTICS = "scores_"
 
 
 class Running(NamedTuple):
-    """Count, mean, squared distance from the mean, least and largest of the scores so far."""
+    """How many, mean, squared distance from the mean, least and largest of the scores so far."""
 
-    count: float = 0.0
+    seen: float = 0.0
     mean: float = 0.0
     distance: float = 0.0
     least: float = math.inf
@@ -31,12 +31,12 @@ class Running(NamedTuple):
         """With the scores of one more step, [B]; merged as Chan et al. 1983 merge two samples."""
         more = scores.double()
         count, mean = len(more), float(more.mean())
-        whole, away = self.count + count, mean - self.mean
+        whole, away = self.seen + count, mean - self.mean
         spread = float(((more - mean) ** 2).sum())
         return type(self)(
             whole,
             self.mean + away * count / whole,
-            self.distance + spread + away**2 * self.count * count / whole,
+            self.distance + spread + away**2 * self.seen * count / whole,
             min(self.least, float(more.min())),
             max(self.largest, float(more.max())),
         )
@@ -44,11 +44,11 @@ class Running(NamedTuple):
     @property
     def deviation(self) -> float:
         """Standard deviation of the population so far; 0 before there is one."""
-        return math.sqrt(self.distance / self.count) if self.count else 0.0
+        return math.sqrt(self.distance / self.seen) if self.seen else 0.0
 
     def numbers(self) -> dict[str, float]:
         """For a checkpoint; nothing before the first step."""
-        return {f"{STATISTICS}{k}": v for k, v in self._asdict().items()} if self.count else {}
+        return {f"{STATISTICS}{k}": v for k, v in self._asdict().items()} if self.seen else {}
 
     @classmethod
     def of(cls, numbers: Mapping[str, float]) -> Self:
