@@ -159,6 +159,20 @@ def prompted(rows: pl.DataFrame) -> list[Record]:
     ]
 
 
+def conversed(rows: pl.DataFrame) -> list[Record]:
+    """Synthetic rows as TRL's `messages`: the turns before, what was asked, and the answer."""
+    return [
+        {
+            "messages": [
+                *json.loads(row["history"]),
+                _turn("user", merged(row["asked"], row["input"])),
+                _turn("assistant", row["output"]),
+            ]
+        }
+        for row in rows.to_dicts()
+    ]
+
+
 def dataset_folder(rows: pl.DataFrame, manifest: Manifest, folder: Path) -> None:
     """Fill a folder that the `datasets` library loads: Parquet shards and a card."""
     (folder / "data").mkdir(parents=True)
@@ -188,6 +202,7 @@ FORMATS: dict[str, dict[str, Writer]] = {
     "trl": {
         "preferences": lambda rows: _lines(chosen_and_rejected(rows)),
         "demonstrations": lambda rows: _lines(prompted(rows)),
+        "synthetic": lambda rows: _lines(conversed(rows)),
     },
     "jsonl": {
         name: lambda rows: _lines(rows.to_dicts())

@@ -2,7 +2,7 @@
 
 Magpie (Xu et al. 2024, arXiv 2406.08464, section 2.2 and released code). Distances are squared L2;
 for unit vectors d = 2 - 2 cos, so 0.05 stands for a cosine of 0.975. N rows, D dimensions, arrays
-in, arrays out; N x CHUNK distances are held at a time.
+in, arrays out; at most HELD distances are in memory at a time. The time grows with the square of N.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from alpacafarm_core.errors import BadInput
 
-CHUNK = 1024
+HELD = 1 << 24
+PAIRS = 10_000
+"""Near pairs whose distance is computed at once."""
+
 SLACK = 1e-3
 """Rounding of distances from a matrix product; nearer ones are computed again, exactly."""
 
@@ -32,16 +35,17 @@ def nearest(vectors: NDArray[Any], threshold: float) -> Near:
     rows = unit(vectors)
     count = len(rows)
     found = Near(np.full(count, np.nan), np.zeros(count, np.int64), np.full(count, -1))
-    for start in range(0, count if count > 1 else 0, CHUNK):
-        here = rows[start : start + CHUNK]
+    size = max(1, HELD // max(1, count))
+    for start in range(0, count if count > 1 else 0, size):
+        here = rows[start : start + size]
         apart = np.maximum(2.0 - 2.0 * (here @ rows.T), 0.0)
         numbers = np.arange(len(here))
         apart[numbers, numbers + start] = np.inf
         _sharpen(apart, here, rows, threshold)
         near = apart <= threshold
-        found.distance[start : start + CHUNK] = apart.min(1)
-        found.repeats[start : start + CHUNK] = near.sum(1)
-        found.lowest[start : start + CHUNK] = np.where(near.any(1), near.argmax(1), -1)
+        found.distance[start : start + size] = apart.min(1)
+        found.repeats[start : start + size] = near.sum(1)
+        found.lowest[start : start + size] = np.where(near.any(1), near.argmax(1), -1)
     return found
 
 
@@ -77,6 +81,7 @@ def _sharpen(
 ) -> None:
     """Compute small distances, and those beside the threshold, once more without cancellation."""
     doubtful = (apart < SLACK) | (np.abs(apart - threshold) < SLACK)
-    for one, other in zip(*np.nonzero(doubtful), strict=True):
-        gap = here[one] - rows[other]
-        apart[one, other] = gap @ gap
+    ones, others = np.nonzero(doubtful)
+    for start in range(0, len(ones), PAIRS):
+        one, other = ones[start : start + PAIRS], others[start : start + PAIRS]
+        apart[one, other] = ((here[one] - rows[other]) ** 2).sum(1)

@@ -18,6 +18,7 @@ from alpacafarm_core.errors import BadInput
 from alpacafarm_core.exports import (
     annotations,
     chosen_and_rejected,
+    conversed,
     farm_records,
     model_outputs,
     prompted,
@@ -31,6 +32,7 @@ from alpacafarm_core.files import read
 from alpacafarm_core.recipe import Recipe
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.store import KINDS, Made
+from alpacafarm_core.synthesis import Synthetic
 from alpacafarm_core.weights import Policy
 from tasks import instructions
 from tests.test_cli import typed
@@ -81,6 +83,18 @@ PAIRS = table(
     {"instruction": "Tie", "output_1": "x", "output_2": "x", "preference": 1.5, "price": 0.0},
     {"instruction": "Failed", "output_1": "x", "output_2": "y"},
 )  # fmt: skip
+
+
+def test_a_synthetic_conversation_goes_out_as_messages_of_user_and_assistant():
+    first = {"instruction": "Hi", "asked": "Hi", "output": "Hello.", "history": "[]"}
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    second = {"instruction": "Hi ... Why?", "asked": "Why?", "input": "a b", "output": "So.",
+              "history": json.dumps(talk)}  # fmt: skip
+    sent = conversed(table(Synthetic, first, second))
+    assert sent[0] == {"messages": talk}
+    assert sent[1]["messages"] == [
+        *talk, {"role": "user", "content": "Why?\n\na b"}, {"role": "assistant", "content": "So."},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -58,7 +58,8 @@ def test_only_the_first_of_several_copies_is_kept():
 def test_it_does_not_matter_in_what_chunks_rows_are_searched(monkeypatch):
     rows = np.random.default_rng(0).normal(size=(50, 3))
     whole = nearest(rows, 0.05)
-    monkeypatch.setattr(neighbours, "CHUNK", 7)
+    monkeypatch.setattr(neighbours, "HELD", 7 * 50)
+    monkeypatch.setattr(neighbours, "PAIRS", 3)
     parts = nearest(rows, 0.05)
     assert parts.distance == pytest.approx(whole.distance, abs=1e-12)
     assert first_similar(parts) == first_similar(whole)
