@@ -46,6 +46,8 @@ LEARNERS: tuple[Learner, ...] = get_args(Learner)
 
 Row = dict[str, Any]
 
+log = logging.getLogger("alpacafarm.effects")
+
 
 class Seed(NamedTuple):
     """One seed's experiment up to its ratings."""
@@ -71,6 +73,7 @@ def main() -> None:
         seed = rated(Setup(seed=number, scale=chosen.scale))
         for title, rows in TABLES.items():
             found[title] += rows(seed)
+            log.info("seed %d: %s\n%s", number, title, markdown(averaged(found[title])))
     told = f"Scale {chosen.scale}, seeds {chosen.first} to {chosen.first + chosen.seeds - 1}."
     sections = [f"### {title}\n\n{markdown(averaged(rows))}" for title, rows in found.items()]
     text = "\n\n".join([told, *sections])
@@ -105,7 +108,7 @@ def _over(figures: list[float | None]) -> str:
     known = [figure for figure in figures if figure is not None]
     if not known:
         return ""
-    digits = 0 if max(map(abs, known)) >= 1000 else 3
+    digits = 0 if all(isinstance(figure, int) for figure in known) else 3
     if len(known) == 1:
         return f"{known[0]:.{digits}f}"
     error = stdev(known) / len(known) ** 0.5
