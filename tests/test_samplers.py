@@ -177,6 +177,18 @@ def test_the_end_token_is_kept_and_ends_the_answer(engine):
     assert {a.finish_reason for a in answers} == {"stop", "length"}
 
 
+def test_any_of_several_tokens_may_end_an_answer_until_it_is_said_otherwise(engine):
+    plain = engine.sample(IDS[:1], WARM, SEEDS[:1])[0]
+    last = plain.ids[3]
+    engine.ends = {EOS, last}
+    try:
+        ended = engine.sample(IDS[:1], WARM, SEEDS[:1])[0]
+    finally:
+        engine.ends = {EOS}
+    assert ended.ids == plain.ids[: plain.ids.index(last) + 1] and ended.finish_reason == "stop"
+    assert engine.sample(IDS[:1], WARM, SEEDS[:1])[0].ids == plain.ids
+
+
 def test_new_weights_are_sampled_from_after_a_sync(vllm, policy):
     before = ids_of(vllm.sample(IDS, GREEDY, SEEDS))
     model = learned(load_policy(policy, EXACT).model)
