@@ -24,6 +24,7 @@ from alpacafarm_core.clustering import (
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.recipe import Recipe
 from alpacafarm_core.store import Made
+from alpacafarm_core.world.meaning import meaning
 from tests.paper_farm import numbered
 from tests.tiny import frame
 
@@ -137,6 +138,24 @@ def test_in_the_world_answers_are_equal_that_say_the_same_right_or_wrong():
     )
     found = clustered(rows, asking(Canonical()))
     assert found["cluster"].to_list() == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "given", "one", "other", "same"),
+    [
+        ("Sort these words.", "cake, bee", "Bee, cake.", "The order is bee, then cake.", True),
+        ("Sort these words.", "cake, bee", "bee, cake", "cake, bee", False),
+        ("Pick out the foods.", "milk, cat, lime", "Milk and lime.", "lime, milk", True),
+        ("Pick out the foods.", "milk, cat, lime", "Milk and lime.", "Milk, lime and cat.", False),
+        ("Blorp the fnord.", "", "One way.", "one way", True),
+        ("Blorp the fnord.", "", "One way.", "Another way.", False),
+    ],
+)
+def test_order_counts_where_it_was_asked_for_and_words_where_nothing_is_understood(
+    instruction, given, one, other, same
+):
+    meanings = [meaning(instruction, given, output) for output in (one, other)]
+    assert (meanings[0] == meanings[1]) == same
 
 
 def pairs_of(answers: str, **settings) -> list[tuple[str, str, float]]:
