@@ -10,7 +10,7 @@ from alpacafarm_core.methods.reinforce_pp import BatchObjective
 from alpacafarm_core.methods.rloo import LeaveOneOutObjective
 from alpacafarm_core.proximal import KLPenalty, OnlineObjective, Scoring
 from alpacafarm_core.settings import Lora, Sampling
-from alpacafarm_core.train import online
+from alpacafarm_core.train import bench, online
 from alpacafarm_core.train.engine import accumulate
 from alpacafarm_core.train.rollouts import Rollouts, joined
 from tests.test_resume import EVERY_STEP, Killed, same_weights, stopped_after, untimed
@@ -82,7 +82,7 @@ def test_the_answers_to_one_prompt_lie_side_by_side_and_differ(tiny, scorer, tmp
 
 
 def test_grpo_raises_the_reward(tiny, scorer, tmp_path, monkeypatch):
-    monkeypatch.setattr(online, "scores", share_of_even_ids)
+    monkeypatch.setattr(bench, "scores", share_of_even_ids)
     easy = GRPO.replace(
         steps=8, rollouts=32, minibatch=16, training=STEADY.replace(learning_rate=3e-3)
     )

@@ -15,7 +15,7 @@ from alpacafarm_core.machine import Machine
 from alpacafarm_core.objective import Objective, PairLogps, TokenLogps
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective, Shaping
 from alpacafarm_core.settings import Fitting, Sampling, Training
-from alpacafarm_core.train import offline, online
+from alpacafarm_core.train import bench, offline, online
 from alpacafarm_core.train.batches import Room, Tokens, alike, encode
 from alpacafarm_core.train.engine import Alone, accumulate
 from alpacafarm_core.train.judged import split_of
@@ -248,7 +248,7 @@ def share_of_even_ids(scorer, rows: list[Tokens], machine: Machine) -> list[floa
 
 
 def test_ppo_raises_the_reward(tiny, scorer, tmp_path, monkeypatch):
-    monkeypatch.setattr(online, "scores", share_of_even_ids)
+    monkeypatch.setattr(bench, "scores", share_of_even_ids)
     easy = PPO.replace(steps=12, rollouts=64, minibatch=32, shaping=Shaping(missing_eos=None))
     notes = online.roll_out((tiny, scorer, None), tmp_path / "out", demonstrations(), easy, EXACT)
     steps = notes["steps"]
