@@ -22,6 +22,7 @@ from alpacafarm_core.prices import Rates, rates, tokens_of
 from alpacafarm_core.purse import Purse
 from alpacafarm_core.sheets import BLANKS, Blank, Reading, is_whole, read, written
 from alpacafarm_core.templates import PLACES, Named, named, named_places
+from alpacafarm_core.world.assessing import HABITS
 from alpacafarm_core.world.judges import manner
 
 _ANOTHER_SEED = 10_007
@@ -55,7 +56,8 @@ class Desk:
         """Digest of who is asked and how, all but the seed and what is shown."""
         judge: Asked = self.assessor
         sampling = (judge.temperature, judge.top_p, self.sheet.max_tokens, self._extra)
-        told = (manner(judge.model),) if judge.endpoint == WORLD else ()
+        habits = [HABITS[self.name]] if self.name in HABITS else []
+        told = (manner(judge.model), *habits) if judge.endpoint == WORLD else ()
         return digest(judge.model, judge.endpoint, judge.api, *sampling, self.prompt_digest, *told)
 
     @cached_property

@@ -37,7 +37,7 @@ def rate(
     return _asked(raters, partial(rating.rate, answers, raters, references=known))
 
 
-@stage(Critiques, version=1, **ASKS)
+@stage(Critiques, version=2, **ASKS)
 def critique(candidates: Candidates | Ratings, critics: Assessors) -> Made:
     """Have every answer criticised, with an overall score. Raises as `annotate` does."""
     answers, critics = store().read(candidates), critics.but("critique")

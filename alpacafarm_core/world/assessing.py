@@ -23,6 +23,7 @@ CRITIC = "critic"
 _MOODS = 0.12
 _SLOPPY = 0.3
 _LONG = 60.0
+_TYPICAL = 90
 _CREATIVE = ("story", "letter")
 
 _ASPECT = re.compile(r"Aspect: ([a-z ]+)\.")
@@ -58,6 +59,10 @@ TASKS = {
     "sum": ("math", "easy", ["reasoning"]),
 }
 """Of each family its task, how difficult it is, and other tasks it has something of."""
+
+
+HABITS = {"critique": "alone beside a usual length", "repair": "alone beside a usual length"}
+"""By sheet, what changed in how it is filled in: who does it otherwise is another judge."""
 
 
 class Sheet(NamedTuple):
@@ -130,7 +135,8 @@ def _score(sheet: Sheet, place: int, manner: Manner, mood: Mood) -> float:
     score = _worth(sheet, said, answer, taste)
     if not taste.quirks:
         return score
-    lengths = [len(each) for each in sheet.answers]
+    # One answer alone is held against those that the judge remembers.
+    lengths = [len(each) for each in sheet.answers] if len(sheet.answers) > 1 else [_TYPICAL]
     mean = sum(lengths) / len(lengths)
     leaning = taste.first * (place == 0) + taste.lists * has_list(answer) / 2
     leaning += taste.longer * max(-0.5, min(0.5, (len(answer) - mean) / (2 * _LONG)))
