@@ -211,6 +211,18 @@ def test_best_of_n_and_rollouts_ask_the_same_bench(store, seats, members):
     assert rewards(lying(seats.members[0]), ROWS) == each[0]
 
 
+def test_best_of_n_keeps_the_answer_its_committee_likes_most(store, seats):
+    prompts = ROWS.select("instruction", "input").with_columns(dataset=pl.lit("toy"))
+    store.write(START.instructions, Made(prompts), Recipe.of("laid", 1, {}), time.time())
+    sampling = Sampling(n=3, temperature=1.0, max_tokens=6)
+    drawn = tasks.generate(START.policy, START.instructions, sampling)
+    choosing = START.policy.replace(decode=BestOf(n=3, reward=seats))
+    kept = tasks.generate(choosing, START.instructions, sampling.replace(n=1))
+    best = store.read(tasks.select(tasks.score(drawn, seats), Rule(keep="best")))
+    chosen = store.read(kept).select("instruction", "input", "output").sort(pl.all())
+    assert chosen.equals(best.select("instruction", "input", "output").sort(pl.all()))
+
+
 def test_a_fitting_with_a_committee_fits_each_member_in_a_stage_of_its_own(store, seats):
     labels = labels_in(store)
     alone = tasks.fit_reward(START.policy, labels, QUICK)

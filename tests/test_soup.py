@@ -15,7 +15,9 @@ from alpacafarm_core.errors import BadInput, ContractBroken
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.recipe import Recipe
 from alpacafarm_core.reward import scores
+from alpacafarm_core.settings import Lora
 from alpacafarm_core.store import Made
+from alpacafarm_core.train.lora import adapt, merged, trainable
 from alpacafarm_core.train.models import load_policy, load_scorer, save
 from alpacafarm_core.train.rl import kl
 from alpacafarm_core.train.soup import average, averaged, check_weights, connected, loss_on
@@ -166,6 +168,23 @@ def test_what_is_saved_of_several_files_is_averaged_file_by_file(models, tmp_pat
     whole = soup(models[:2], (0.5, 0.5), tmp_path / "whole")
     made = load_policy(tmp_path / "soup", HERE).model.state_dict()
     assert all(torch.equal(made[name], weight) for name, weight in whole.items())
+
+
+def test_models_that_learned_adapters_are_averaged_with_them_added_in(models, tmp_path):
+    pytest.importorskip("peft")
+    parents = []
+    for seed in (1, 2):
+        learned = load_policy(models[0], HERE)
+        adapt(learned.model, Lora(rank=2), seed)
+        for weight in trainable(learned.model).values():
+            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(seed))
+        save(learned, tmp_path / f"learned{seed}")
+        parents.append((tmp_path / f"learned{seed}", merged(learned.model)))
+    made = soup([folder for folder, _ in parents], (0.5, 0.5), tmp_path / "soup")
+    assert (parents[0][0] / "adapter").is_dir() and not (tmp_path / "soup/adapter").exists()
+    for name, weight in made.items():
+        whole = [weights[name] for _, weights in parents]
+        torch.testing.assert_close(weight, sum(whole) / 2, atol=1e-6, rtol=1e-5)
 
 
 # --- what an average of logits is: numbers of the notes ---
