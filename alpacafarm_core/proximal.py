@@ -19,11 +19,8 @@ from alpacafarm_core.values import LATER, Grown, Value
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alpacafarm_core.artifacts import Instructions, Scores
-    from alpacafarm_core.farm import Farm
     from alpacafarm_core.train.rl import Advantages, Average
     from alpacafarm_core.train.rollouts import Rollouts
-    from alpacafarm_core.weights import Policy, Reward
 
 
 def leave_room(training: Training, sampling: Sampling, before: int = 0) -> None:
@@ -147,20 +144,6 @@ class OnlineObjective(Value):
             ),
         }
         return cls(**(budget | own))
-
-    def references(
-        self, farm: Farm, policy: Policy, reward: Reward, instructions: Instructions
-    ) -> Scores | None:
-        """The reference rewards that the reshaping asks for; None where it asks for none.
-
-        `policy`, the start, answers each prompt as often as asked, sampled as in training; the
-        answers are scored, and penalised, as in training.
-        """
-        if not (answers := self.shaping.reshape.references):
-            return None
-        sampling, penalties = self.sampling.replace(n=answers), self.shaping.penalties
-        scored = farm.score(farm.generate(policy, instructions, sampling), reward)
-        return scored if penalties == Penalties() else farm.penalise(scored, penalties)
 
     @property
     def value_model(self) -> Critic | None:

@@ -285,7 +285,7 @@ def check_references(reshape: Reshape, given: bool) -> None:
     if reshape.references and not given:
         raise BadInput(
             f"shaping.reshape {name} needs {reshape.references} reference rewards a prompt; give "
-            "ref_rewards, as alpacafarm_core.referring.referred makes them"
+            "ref_rewards, as alpacafarm_core.references makes them"
         )
     if given and not reshape.references:
         raise BadInput(f"shaping.reshape {name} reads no reference rewards; leave ref_rewards out")

@@ -22,6 +22,7 @@ from alpacafarm_core.comparison import standard_error
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.methods.ppo import PPO
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective
+from alpacafarm_core.references import references
 from alpacafarm_core.settings import Sampling, Truth
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.shaping import (
@@ -132,7 +133,7 @@ def pushed(
 def trained(setup: Setup, start: Start, reward: Reward, objective: ProximalObjective) -> Policy:
     """The policy after rolling out on a share of the prompts."""
     prompts = FARM.share(start.instructions, 1, SHARES[setup.scale])
-    refs = objective.references(FARM, start.policy, reward, prompts)
+    refs = references(FARM, start.policy, reward, prompts, objective)
     return FARM.roll_out(start.policy, reward, prompts, objective, ref_rewards=refs)
 
 

@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, OnlineObjective, Scoring
+from alpacafarm_core.references import references
 from alpacafarm_core.settings import Fitting, Sampling, Scale, Training
 from alpacafarm_core.weights import Policy
 
@@ -132,7 +133,7 @@ class GRPO(Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model; answer each prompt several times, compare, improve, repeat."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        refs = self.objective.references(farm, start.policy, reward, start.instructions)
+        refs = references(farm, start.policy, reward, start.instructions, self.objective)
         return farm.roll_out(
             start.policy, reward, start.instructions, self.objective, ref_rewards=refs
         )

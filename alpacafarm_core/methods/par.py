@@ -20,6 +20,7 @@ from pydantic import Field
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective, Shaping
+from alpacafarm_core.references import references
 from alpacafarm_core.settings import Fitting, Sampling, Scale, Training
 from alpacafarm_core.shaping import LengthPenalty, Preference
 from alpacafarm_core.weights import Policy
@@ -92,7 +93,7 @@ class PAR(Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model, have it score answers of the start, and train on preference."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        refs = self.objective.references(farm, start.policy, reward, start.instructions)
+        refs = references(farm, start.policy, reward, start.instructions, self.objective)
         return farm.roll_out(
             start.policy, reward, start.instructions, self.objective, ref_rewards=refs
         )

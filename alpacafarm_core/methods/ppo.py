@@ -18,6 +18,7 @@ from alpacafarm_core.compat import Compat, proximal
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective
+from alpacafarm_core.references import references
 from alpacafarm_core.settings import Fitting, Scale
 from alpacafarm_core.weights import Policy
 
@@ -63,5 +64,5 @@ class PPO(Method):
         """Fit the reward model, then train on the policy's own scored answers."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
         objective = proximal(self.objective, self.compat)
-        refs = objective.references(farm, start.policy, reward, start.instructions)
+        refs = references(farm, start.policy, reward, start.instructions, objective)
         return farm.roll_out(start.policy, reward, start.instructions, objective, ref_rewards=refs)

@@ -17,6 +17,7 @@ from pydantic import Field
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, OnlineObjective, Scoring
+from alpacafarm_core.references import references
 from alpacafarm_core.settings import Fitting, Scale, Training
 from alpacafarm_core.weights import Policy
 
@@ -95,7 +96,7 @@ class ReinforcePP(Method):
     def optimise(self, farm: Farm, start: Start) -> Policy:
         """Fit the reward model, then train on the policy's own scored answers."""
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        refs = self.objective.references(farm, start.policy, reward, start.instructions)
+        refs = references(farm, start.policy, reward, start.instructions, self.objective)
         return farm.roll_out(
             start.policy, reward, start.instructions, self.objective, ref_rewards=refs
         )

@@ -19,6 +19,7 @@ from alpacafarm_core.clustering import Agreement, Canonical, Clustering, Entailm
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.method import Method
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective
+from alpacafarm_core.references import references
 from alpacafarm_core.settings import Fitting, Sampling, Scale
 from alpacafarm_core.weights import Policy, Reward
 
@@ -98,14 +99,12 @@ class RLP(Method):
 
     def improved(self, farm: Farm, start: Start, reward: Reward) -> Policy:
         """The SFT model trained for a reward model's scores."""
-        refs = self.objective.references(farm, start.policy, reward, start.instructions)
+        refs = references(farm, start.policy, reward, start.instructions, self.objective)
         return farm.roll_out(
             start.policy, reward, start.instructions, self.objective, ref_rewards=refs
         )
 
-    def fitted_again(
-        self, farm: Farm, start: Start, reward: Reward, answers: Candidates
-    ) -> Reward:
+    def fitted_again(self, farm: Farm, start: Start, reward: Reward, answers: Candidates) -> Reward:
         """The reward model of the labels and of a policy's answers.
 
         The one the policy was trained for scores them, where pairs are made.

@@ -22,6 +22,7 @@ from alpacafarm_core.method import Method
 from alpacafarm_core.methods.ppo import PPO
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.proximal import KLPenalty, ProximalObjective
+from alpacafarm_core.references import references
 from alpacafarm_core.settings import Fitting, Scale
 from alpacafarm_core.weights import Policy
 
@@ -79,7 +80,7 @@ class SALSA(Method):
         reference = self.reference(farm, start)
         policy = start.policy if self.init == "first" else reference
         reward = farm.fit_reward(start.policy, start.preferences, self.fitting)
-        refs = self.objective.references(farm, policy, reward, start.instructions)
+        refs = references(farm, policy, reward, start.instructions, self.objective)
         return farm.roll_out(
             policy, reward, start.instructions, self.objective, reference, ref_rewards=refs
         )
