@@ -42,7 +42,15 @@ def answers(size: int, seed: int) -> pl.DataFrame:
         texts = row["instruction"], row["input"]
         for skill in SKILLS:
             output = write(*texts, skill, seed)
-            said = *texts, row["dataset"], output, [], "", "stop", f"writer-{skill}"
+            said: tuple[object, ...] = (
+                *texts,
+                row["dataset"],
+                output,
+                [],
+                "",
+                "stop",
+                f"writer-{skill}",
+            )
             rows.append((*said, 0, 1.0, 1.0, 300, seed, utility(*texts, output)))
     schema = pl.Schema(Candidates.columns | {"truth": pl.Float64()})
     return pl.DataFrame(rows, schema=schema, orient="row")
