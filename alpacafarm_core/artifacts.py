@@ -151,7 +151,8 @@ class Branches(Table):
     `row` is the prompt's number in its table, `root` the number of its first ancestor, `layer`
     counts from 1, `parent` is the branch's `sample_index` in the layer before (null: a root).
     `own_seed` drew the last `sampled` tokens, 0 of them where a finished branch was carried on.
-    `score` ranks the layer, `survives` and `children` say what became of it; null until known.
+    `score` is the number that `judge` gave it, `survives` and `children` say what became of it; all
+    are null until known, but a branch that was carried on keeps its score.
     """
 
     kind = "branches"
@@ -164,6 +165,7 @@ class Branches(Table):
         "own_seed": WHOLE,
         "sampled": WHOLE,
         "score": REAL,
+        "judge": TEXT,
         "survives": FLAG,
         "children": WHOLE,
     }

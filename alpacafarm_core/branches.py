@@ -56,6 +56,11 @@ def chosen(rows: pl.DataFrame, width: int) -> pl.DataFrame:
     return answers.select(list(Candidates.columns))
 
 
+def scored_by(label: str) -> pl.Expr:
+    """Whether the ranker of this name has scored a branch, then or in a layer before."""
+    return (pl.col("judge") == label).fill_null(False)
+
+
 def _trees(rows: pl.DataFrame, width: int, *columns: str) -> Sequence[tuple[list, ...]]:  # type: ignore[type-arg]
     """The columns of each tree as lists, tree by tree."""
     known = rows.with_columns(tree=pl.col("root") // width)

@@ -35,9 +35,8 @@ from alpacafarm_core.train.batches import prompt_texts
 from alpacafarm_core.train.models import load_tokenizer
 from alpacafarm_core.train.tokens import asked
 
-UNKNOWN = {
-    name: pl.lit(None, dtype=Branches.columns[name]) for name in ("score", "survives", "children")
-}
+OPEN = ("survives", "children")
+"""What is not known of a layer that has just grown, not even of what was carried on."""
 
 
 class Prompts(NamedTuple):
@@ -164,7 +163,8 @@ def _fresh(
         "sampled": [len(sample.ids) for sample in samples],
         "child": [stem.child for stem in stems],
     }
-    return found.with_columns(pl.Series(name, held, dtype=pl.Int64) for name, held in told.items())
+    numbered = (pl.Series(name, held, dtype=pl.Int64) for name, held in told.items())
+    return found.with_columns(*numbered, score=pl.lit(None), judge=pl.lit(None))
 
 
 def _in_order(
@@ -181,7 +181,7 @@ def _in_order(
             child=pl.lit(0),
         )
         frames.append(ended)
-    known = [name for name in Branches.columns if name not in UNKNOWN]
+    known = [name for name in Branches.columns if name not in OPEN]
     columns = [
         *(pl.col(name).cast(Branches.columns[name]) for name in known),
         pl.col("child").cast(pl.Int64),
@@ -189,6 +189,9 @@ def _in_order(
     return (
         pl.concat([frame.select(columns) for frame in frames])
         .sort("row", "parent", "child")
-        .with_columns(sample_index=pl.int_range(pl.len()).over("row"), **UNKNOWN)
+        .with_columns(
+            sample_index=pl.int_range(pl.len()).over("row"),
+            **{name: pl.lit(None, dtype=Branches.columns[name]) for name in OPEN},
+        )
         .select(list(Branches.columns))
     )

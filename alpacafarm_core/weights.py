@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from alpacafarm_core.artifacts import Artifact
 from alpacafarm_core.committees import Verdict
 from alpacafarm_core.errors import BadInput
+from alpacafarm_core.recipe import digest, plain
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.trees import WEIGHTINGS, Branching, PartialScore
 from alpacafarm_core.values import Value
@@ -77,6 +78,11 @@ class Ranker(Value):
     dpo_reference: "Policy | None" = Field(default=None, description="Policy it began as")
     reward: Reward | None = Field(default=None, description="Reward model")
     decay: float | None = Field(default=None, description="Factor a token")
+
+    @property
+    def label(self) -> str:
+        """What it is called in a table: the score's name, and a digest of what it reads."""
+        return f"{self.partial} {digest(plain(self))[:16]}"
 
 
 class Tree(Branching):

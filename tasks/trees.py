@@ -18,7 +18,7 @@ from tasks.reward import lying
 from tasks.stage import ledger, stage, store
 
 
-@stage(Branches, version=1)
+@stage(Branches, version=2)
 def grow(
     policy: Policy,
     instructions: Instructions | Demonstrations,
@@ -41,20 +41,25 @@ def grow(
 
 @stage(Branches, version=1)
 def weigh(branches: Branches, ranker: Ranker) -> Made:
-    """Give each branch of a layer its number; how many tokens were read is noted."""
+    """Give each branch its number, of which a carried one has one; what was read is noted."""
     file = store().rows(branches)
     policies = (ranker.dpo, ranker.dpo_reference)
     folders = [store().weights(policy) if policy else None for policy in policies]
     models = (*folders, lying(ranker.reward) if ranker.reward else None)
     scanned = pl.scan_parquet(file)
-    known = scanned.select("row", "tokenizer", tokens=pl.col("output_ids").list.len()).collect()
+    known = scanned.select(
+        "row", tokens=pl.col("output_ids").list.len(), is_scored=core.scored_by(ranker.label)
+    ).collect()
     calls = [(models, file, share, ranker) for share in _by_prompt(known["row"])]
-    rows = pl.concat(written("train.prefixes:write", calls))
+    rows, fresh = (
+        pl.concat(written("train.prefixes:write", calls)),
+        known.filter(~pl.col("is_scored")),
+    )
     readers = len(ranker.reward.members) if isinstance(ranker.reward, Committee) else 1
     taken = Budget(
-        partial_scores=0 if ranker.reward else known.height,
-        scored_tokens=int(known["tokens"].sum()) if ranker.dpo else 0,
-        reward_calls=known.height * readers if ranker.reward else 0,
+        partial_scores=0 if ranker.reward else fresh.height,
+        scored_tokens=int(fresh["tokens"].sum()) if ranker.dpo else 0,
+        reward_calls=fresh.height * readers if ranker.reward else 0,
     )
     return Made(rows, _noted(branches, taken))
 

@@ -139,7 +139,7 @@ def test_only_ranks_matter_to_a_tree(layers):
 
 
 def test_a_policy_ranked_against_itself_keeps_the_first_branches(tiny, layers):
-    same = weigh(layers[0], Readers(tiny, tiny), DPO)
+    same = weigh(layers[0], Readers(tiny, tiny), DPO.replace(dpo=DPO.dpo_reference))
     assert same["score"].unique().to_list() == [0.0]
     kept = branches.pruned(same, TREE.pruning).filter("survives")
     assert kept["sample_index"].to_list() == [0, 1] * 4
@@ -193,6 +193,18 @@ def test_a_finished_branch_is_carried_on_once_at_no_cost(tiny, ledger, scribe):
     assert carried["output_ids"].to_list() == ended["output_ids"].to_list()
     assert carried["parent"].to_list() == ended["sample_index"].to_list()
     assert ended["children"].unique().to_list() == [0]
+
+
+def test_a_branch_that_was_carried_on_keeps_its_score_until_another_ranks_it(tiny, ledger, scribe):
+    first, second, _ = random_layers(tiny, ledger)
+    ended = first.filter("survives", finish_reason="stop")
+    carried = second.filter(pl.col("sampled") == 0)
+    assert carried["score"].to_list() == ended["score"].to_list()
+    kept = second.with_columns(score=pl.when(pl.col("sampled") == 0).then(99.0).otherwise("score"))
+    again = weigh(kept, Readers(), Ranker(partial="random"))
+    assert again.equals(kept)  # nobody is asked twice
+    other = weigh(kept, Readers(), Ranker(partial="random", decay=0.5))
+    assert other["score"].max() < 1
 
 
 def test_refilled_layers_are_as_wide_as_the_first(tiny, ledger, scribe):

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alpacafarm_core import parts
 from alpacafarm_core.artifacts import Branches
+from alpacafarm_core.branches import scored_by
 from alpacafarm_core.committees import Judges
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.generate import CHUNK
@@ -54,7 +55,7 @@ def write(
 def ranked(
     readers: Readers, chunks: Iterator[pl.DataFrame], ranker: Ranker, machine: Machine
 ) -> Iterator[pl.DataFrame]:
-    """Each chunk with its scores.
+    """Each chunk with its scores; a branch that the same ranker has scored before keeps its own.
 
     Raises BadInput where a policy does not read the tokens that the branches are made of.
     """
@@ -64,13 +65,18 @@ def ranked(
         known = {each: tokenizer_digest(held.tokenizer) for each, held in policies.items()}
         for rows in chunks:
             _check_tokens(known, rows)
-            if judge:
-                scores = judge.score(rows)
+            fresh = rows.filter(~scored_by(ranker.label))
+            if fresh.is_empty():
+                scores = []
+            elif judge:
+                scores = judge.score(fresh)
             elif policies:
-                scores = _by_policies(list(policies.values()), rows, ranker, machine)
+                scores = _by_policies(list(policies.values()), fresh, ranker, machine)
             else:
-                scores = [random_score(seed) for seed in rows["own_seed"]]
-            yield rows.with_columns(score=pl.Series(scores, dtype=pl.Float64))
+                scores = [random_score(seed) for seed in fresh["own_seed"]]
+            found = fresh.with_columns(score=pl.Series(scores, dtype=pl.Float64))
+            whole = pl.concat([found, rows.filter(scored_by(ranker.label))])
+            yield whole.with_columns(judge=pl.lit(ranker.label)).sort("row", "sample_index")
 
 
 def _check_tokens(known: dict[Path, str], rows: pl.DataFrame) -> None:
