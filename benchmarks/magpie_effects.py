@@ -33,7 +33,7 @@ from alpacafarm_core.weights import Policy
 from alpacafarm_core.world.understanding import understand
 from alpacafarm_core.world.utility import utility
 from benchmarks.world_effects import markdown
-from flows.evaluate import evaluated
+from flows.evaluate import evaluated, judged
 from flows.prepare import started
 from tasks.stage import store
 
@@ -42,6 +42,7 @@ MARK = "<!-- made by benchmarks/magpie_effects.py -->"
 BASE, SFT_REAL, MAGPIE = "base", "SFT, real demonstrations", "Magpie"
 PLAIN, LIKE_SFT, MORE = "Magpie, no filters", "Magpie, as many rows as SFT", "Magpie, then DPO"
 BY_BASE = "Magpie of the base itself"
+GREEDY = {SFT_REAL: "SFT, answering greedily", MAGPIE: "Magpie, answering greedily"}
 OPEN = Filtering(quality=(), reward_above=None, repeats=True, longest=None)
 PROMPT = ["instruction", "input"]
 Row = dict[str, object]
@@ -81,6 +82,22 @@ class Scene(NamedTuple):
             yield BY_BASE, alone.optimise(FARM, start.replace(policy=start.base))
         yield MORE, method.replace(contrast=pairs).optimise(FARM, start)
 
+    def judged(self) -> dict[str, tuple[Policy, Evaluation]]:
+        """Each policy with its evaluation; two of them also as they answer greedily.
+
+        Invented instructions have greedy answers, so a policy may seem better than the one that
+        wrote them only because evaluation samples from both.
+        """
+        setup, found = self.setup, dict(self.policies())
+        longest = setup.sizes.max_tokens
+        sampling = Sampling(temperature=0.0, max_tokens=longest, seed=setup.seed)
+        prompts = FARM.instructions(setup.source, "eval", setup.sizes.eval)
+        made = {name: (policy, evaluated(policy, setup)) for name, policy in found.items()}
+        for name, greedy in GREEDY.items():
+            answers = FARM.generate(found[name], prompts, sampling)
+            made[greedy] = found[name], judged(answers, setup)
+        return made
+
 
 def main() -> None:
     """Run every seed, print the tables, write them where asked."""
@@ -91,15 +108,12 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     scenes = [Scene.of(Setup(scale=chosen.scale, seed=seed)) for seed in range(chosen.seeds)]
-    judged = [
-        {name: (policy, evaluated(policy, scene.setup)) for name, policy in scene.policies()}
-        for scene in scenes
-    ]
-    made = [behind(each[MAGPIE][0]) for each in judged]
+    found = [scene.judged() for scene in scenes]
+    made = [behind(each[MAGPIE][0]) for each in found]
     seeds = "seed 0" if chosen.seeds == 1 else f"seeds 0 to {chosen.seeds - 1}"
     tables = {
         f"### Policies: {seeds}, scale {chosen.scale}": board([
-            {name: evaluation for name, (_, evaluation) in each.items()} for each in judged
+            {name: evaluation for name, (_, evaluation) in each.items()} for each in found
         ]),
         "### What the filters removed, and the true utility of it": removed(made),
         "### The instructions": [told(*one) for one in zip(scenes, made, strict=True)],
