@@ -42,7 +42,7 @@ def imitable(critiques: pl.DataFrame) -> pl.DataFrame:
         )
     asked = [request(*row) for row in read.select("instruction", "input", "output").iter_rows()]
     said = read.select("critique", "overall").iter_rows()
-    columns = {
+    columns: dict[str, pl.Expr | pl.Series] = {
         "instruction": pl.Series(asked, dtype=pl.String),
         "input": pl.lit(""),
         "output": pl.Series([f"{text.strip()}\n\nOverall score: {score}" for text, score in said]),
