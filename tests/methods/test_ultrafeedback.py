@@ -1,5 +1,7 @@
 """UltraFeedback: its steps, its pool, what it learns from ratings, and its defaults."""
 
+from random import Random
+
 import pytest
 from pydantic import ValidationError
 
@@ -7,6 +9,7 @@ from alpacafarm_core.binarise import Binarisation
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.methods.ultrafeedback import POOL, Learning, Responder, UltraFeedback
 from alpacafarm_core.mixture import PAPERS
+from alpacafarm_core.search import best_of_n_kl, expected_best_of_n
 from alpacafarm_core.settings import Sampling
 from tests.methods import defaults_of, steps_of
 from tests.paper_farm import START, PaperFarm
@@ -125,6 +128,19 @@ def test_it_learns_in_as_many_steps_as_dpo_on_four_thousand_pairs():
     assert pairs == 1000
     assert training.epochs * pairs == 4000 * DPO.at("small").training.epochs
     assert training.replace(epochs=1) == DPO.at("small").training
+
+
+@pytest.mark.parametrize(
+    ("n", "gain", "kl"),
+    [(1, 0.0, 0.0), (2, 0.564, 0.1931), (4, 1.03, 0.6363), (8, 1.42, 1.2044), (16, 1.77, 1.8351)],
+)
+def test_best_of_n_gains_by_its_reward_model_as_much_as_that_knows(n, gain, kl):
+    drawn, knows = Random(0), 0.8
+    proxy = [drawn.gauss(0, 1) for _ in range(20_000)]
+    gold = [knows * each + (1 - knows**2) ** 0.5 * drawn.gauss(0, 1) for each in proxy]
+    assert expected_best_of_n(proxy, proxy, n) == pytest.approx(gain, abs=0.03)
+    assert expected_best_of_n(proxy, gold, n) == pytest.approx(knows * gain, abs=0.03)
+    assert best_of_n_kl(n) == pytest.approx(kl, abs=5e-5)
 
 
 def test_several_answers_of_one_responder_are_refused():
