@@ -1,4 +1,4 @@
-"""The self-test of a panel of assessors: what it would make of answers, before any is bought.
+"""The self-test of a panel of assessors: what it would do to marks, found out before any is bought.
 
 The very code that asks runs on planted prompts with scripted judges behind the seam: one that knows
 every mark and says whom it is about, one that looks at places alone, one that refuses, one that is
