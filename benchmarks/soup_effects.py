@@ -46,6 +46,9 @@ HEADINGS = (
 )
 
 
+TITLES = ("proxy", "utility", "KL to own reference", "KL to start")
+
+
 class Seen(NamedTuple):
     """Means of one policy's answers, by prompt: reward, true utility and KLs, [P] each."""
 
@@ -113,8 +116,8 @@ def at_equal_price(races: Sequence[Race]) -> list[dict[str, object]]:
         pairs = [(each.salsa[price], each.ppo[price]) for each in races]
         for name, at in (("PPO", 1), ("SALSA", 0)):
             line: dict[str, object] = {"eta": price, "method": name}
-            for field in Seen._fields:
-                line[field] = f"{fmean(fmean(getattr(pair[at], field)) for pair in pairs):.3f}"
+            for field, title in zip(Seen._fields, TITLES, strict=True):
+                line[title] = f"{fmean(fmean(getattr(pair[at], field)) for pair in pairs):.3f}"
             for field in ("proxy", "utility"):
                 gaps = [_gap(getattr(one, field), getattr(two, field)) for one, two in pairs]
                 line[f"{field} gain"] = "" if at else _said(gaps)
