@@ -1,6 +1,7 @@
 """Tags of prompts: difficulty with intent and knowledge, quality, task and safety.
 
-They are Magpie's (arXiv 2406.08464, section 2.2). One call a sheet, answered in JSON. A prompt whose answer cannot be read keeps its row, with nulls.
+They are Magpie's (arXiv 2406.08464, section 2.2). One call a sheet, answered in JSON. A prompt
+whose answer cannot be read keeps its row, with nulls.
 """
 
 from typing import Any

@@ -138,7 +138,7 @@ def test_a_sheet_shows_its_answers_one_by_one(changes: dict[str, object], told: 
 
 def test_a_template_of_a_chat_has_nothing_outside_its_turns() -> None:
     lost = "Be kind.<|im_start|>user\n{instruction} {outputs}\n<|im_end|>"
-    with pytest.raises(ValueError, match="'Be kind.' outside its turns"):
+    with pytest.raises(ValueError, match=r"'Be kind\.' outside its turns"):
         judge(sheets={"honesty": sheet(prompt=lost)})
 
 
