@@ -242,8 +242,9 @@ def main() -> None:
         on = ground(Setup(seed=seed, scale=chosen.scale))
         for row in ROWS:
             found[row.name].append(seen(on, row.judge(on)))
+            logging.info("%s is done", row.name)
         text = f"Scale {chosen.scale}, seeds 0 to {seed}.\n\n{markdown(table(found))}"
-        print(text)
+        print(text, flush=True)
         if chosen.out:
             head = chosen.out.read_text().partition(MARK)[0] if chosen.out.is_file() else ""
             chosen.out.write_text(f"{head}{MARK}\n\n{text}\n")
