@@ -171,7 +171,9 @@ def test_what_most_answers_say_wins_over_an_answer_outside():
 
 
 def test_the_loser_is_any_sample_outside_so_that_copies_count():
-    drawn = [pairs_of(WORKED, seed=seed)[0][1] for seed in range(600)]
+    rows = exactly(WORKED)
+    many = [rows.with_columns(instruction=pl.lit(f"prompt {number}")) for number in range(600)]
+    drawn = agreed(pl.concat(many), Agreement())["output_2"].to_list()
     shares = {loser: drawn.count(loser) / 600 for loser in "BCD"}
     assert shares == pytest.approx({"B": 0.6, "C": 0.2, "D": 0.2}, abs=0.06)
 
