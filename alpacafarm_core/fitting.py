@@ -47,7 +47,7 @@ class Views(Value):
     information: float = Field(default=1.0, ge=0, description="Weight of mutual information")
     skl: float = Field(default=1.0, ge=0, description="Weight of the symmetric KL")
     skl_first: float | None = Field(
-        default=None, gt=0, description="Weight of the KL at first; none: the same"
+        default=None, gt=0, description="Weight of the KL at first; none: same"
     )
     hold: float = Field(default=0.2, ge=0, lt=1, description="Share of steps at first weight")
     rise: float = Field(default=0.4, ge=0, le=1, description="Share of steps of rising")

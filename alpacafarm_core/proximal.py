@@ -45,7 +45,7 @@ class KLPenalty(Grown):
     target: float | None = Field(default=None, gt=0, description="Nats a response; adapts coef")
     limit: float = Field(default=100.0, gt=0, description="Nats a response that end training")
     place: Annotated[Literal["reward", "loss"] | None, LATER] = Field(
-        default=None, description="Where it is paid; none: as the method does"
+        default=None, description="Where paid; none: as the method does"
     )
 
 

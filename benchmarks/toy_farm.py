@@ -189,8 +189,9 @@ class ToyFarm:
         instructions: Instructions,
         objective: OnlineObjective | ConditionedObjective,
         reference: Policy | None = None,
+        ref_rewards: Scores | None = None,
     ) -> Policy:
-        """A table trained on its own answers and a reward model's scores of them."""
+        """A table trained on its own answers and a reward model's scores of them, as they are."""
         tables = self.held[policy.folder], self.held[reward.folder]
         if isinstance(objective, ConditionedObjective):
             end = imitated(*tables, objective, self.toy.steps, self._draw())

@@ -46,7 +46,7 @@ class SALSA(Method):
         default=(0.5, 0.5), min_length=2, description="Share of each SFT model, the start first"
     )
     init: Literal["first", "soup"] = Field(
-        default="first", description="Begin at the first SFT model or the soup"
+        default="first", description="Begin at first SFT model or soup"
     )
     held_out: int = Field(default=200, ge=0, description="Demonstrations testing the soup; 0: none")
     sft: SFT = Field(default=SFT(), description="How the other SFT models are trained")

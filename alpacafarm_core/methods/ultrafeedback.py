@@ -49,7 +49,7 @@ class Responder(Value):
 
     name: str = Field(min_length=1, description="What it is called in tables")
     model: str = Field(
-        default="start", description="start, base, writer, or a model's folder or name"
+        default="start", description="start, base, writer, or a folder or name"
     )
     after: Annotated[SFT | DPO | BestOfN | None, Field(discriminator="name")] = Field(
         default=None, description="Method it goes through before it answers"
