@@ -119,6 +119,9 @@ class Desk:
             self.readings[call.text, size] = found
         if call.finish_reason == "content_filter" and not call.text:
             return [Reading({}, "refused")] * size
+        if call.finish_reason == "length" and call.text[-1:].isdigit():
+            # The number may go on: a ten that was cut is not a one.
+            return [Reading({}, "unparsable")] * size
         return self.readings[call.text, size]
 
 

@@ -125,7 +125,12 @@ def batches_of(rows: Sequence[Row]) -> list[Batch]:
 
 
 def spend(orders: Sequence[Order], ask: Ask, ledger: Ledger, purse: Purse) -> Bought:
-    """Buy all orders, as many at a time as the purse can pay whatever they come to."""
+    """Buy all orders, as many at a time as the purse can pay whatever they come to.
+
+    Raises BadInput for a model without a known price before anybody is asked.
+    """
+    for order in orders:
+        _ = order.rates
     bought, done = Bought(0, 0.0, set(), []), 0
     prices = [most(order) for order in orders] if purse.limit < UNLIMITED else [0.0] * len(orders)
     while done < len(orders):

@@ -50,7 +50,7 @@ def criticise(
         rows.append(
             {
                 "critique": reading.held.get("feedback") or "",
-                "overall": reading.held.get("overall score"),
+                "overall": reading.held.get("overall score") if reading.status == "ok" else None,
                 "status": reading.status,
                 "judge": reply.question.desk.assessor.name,
                 "prompt_digest": reply.question.desk.prompt_digest,

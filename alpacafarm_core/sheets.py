@@ -193,10 +193,21 @@ def _json(text: str, blanks: Sequence[Blank], size: int) -> list[_Told]:
         for each in objects
         if isinstance(each, dict)
     ]
-    numbers = [each.get("answer") for each in told]
-    if size > 1 and sorted(map(str, numbers)) == sorted(map(str, range(1, size + 1))):
-        told = sorted(told, key=lambda each: int(each["answer"]))
+    if size > 1 and any("answer" in each for each in told):
+        # Whoever numbers answers must number each of them once: their order says nothing then.
+        by_number = {_which(each.get("answer")): each for each in told}
+        told = [by_number[at] for at in range(1, size + 1)] if _all(by_number, size) else []
     return told if len(told) == size else [{}] * size
+
+
+def _all(by_number: Mapping[int | None, _Told], size: int) -> bool:
+    return set(by_number) == set(range(1, size + 1))
+
+
+def _which(answer: Any) -> int | None:
+    """The number that an object gives its answer: 2, "2" or "Answer 2"."""
+    found = re.fullmatch(r"\s*(?:answer\s*)?#?(\d+)\s*", str(answer), re.IGNORECASE)
+    return int(found[1]) if found else None
 
 
 def _value(text: str) -> Any:

@@ -88,11 +88,13 @@ def synthesise(
     With a reward model answers are scored, with a base policy also that one's answers to the same
     instructions, for the difference. Further turns are drawn after the rows that were kept.
     """
+    # Read first: a panel that is not there is refused before anything is drawn.
+    seed = synthesis.inventing.seed
+    taggers = synthesis.taggers and assessors.load(synthesis.taggers, "tagging", seed).but(*SHEETS)
     invented = stages.admit(stages.invent(policy, synthesis.inventing), source)
     answers = stages.generate(policy, invented, synthesis.answering)
     given = None if reward is None or base is None else base
     rival = None if given is None else stages.generate(given, invented, synthesis.answering)
-    taggers = synthesis.taggers and assessors.load(synthesis.taggers, "tagging").but(*SHEETS)
     evidence = Evidence(
         tags=stages.tag(invented, taggers) if taggers else None,
         scores=None if reward is None else stages.score(answers, reward),

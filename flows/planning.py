@@ -63,7 +63,13 @@ def planned(methods: Sequence[Method], setups: Sequence[Setup]) -> dict[str, Any
         "calls": sum(line.calls for line in lines),
         "tokens": sum(line.tokens for line in lines),
         "seconds": sum(line.seconds or 0.0 for line in lines),
+        "unpriced": sorted({line.stage for line in lines if _is_unpriced(line)}),
     }
+
+
+def _is_unpriced(line: Line) -> bool:
+    """Whether the stage will ask judges about nobody knows how many rows yet."""
+    return line.state == "to do" and line.rows is None and line.stage in COSTS
 
 
 def _lines(

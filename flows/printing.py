@@ -77,10 +77,12 @@ def show_plan(document: dict[str, Any]) -> None:
         f"{document['calls']} calls, about {document['tokens']} tokens: "
         f"${document['usd_low']:.2f} to ${document['usd_high']:.2f}"
     )
+    if document.get("unpriced"):
+        print(f"not in it: {', '.join(document['unpriced'])}, whose rows cannot be told ahead")
     if "detectable" in document:
         print(f"two models can be told apart from {document['detectable']:.1f} points on, at most")
     if document.get("budget") is not None:
-        fits = document["usd_high"] <= document["budget"]
+        fits = document["usd_high"] <= document["budget"] and not document.get("unpriced")
         print(f"{'within' if fits else 'perhaps over'} the budget of ${document['budget']:.2f}")
 
 

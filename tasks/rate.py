@@ -24,7 +24,7 @@ ASKS: dict[str, Any] = {
 }
 
 
-@stage(Ratings, version=1, **ASKS)
+@stage(Ratings, version=2, **ASKS)
 def rate(
     candidates: Candidates, raters: Assessors, references: Demonstrations | None = None
 ) -> Made:
@@ -37,14 +37,14 @@ def rate(
     return _asked(raters, partial(rating.rate, answers, raters, references=known))
 
 
-@stage(Critiques, version=2, **ASKS)
+@stage(Critiques, version=3, **ASKS)
 def critique(candidates: Candidates | Ratings, critics: Assessors) -> Made:
     """Have every answer criticised, with an overall score. Raises as `annotate` does."""
     answers, critics = store().read(candidates), critics.but("critique")
     return _asked(critics, partial(criticism.criticise, answers, critics))
 
 
-@stage(Ratings, version=1, **ASKS)
+@stage(Ratings, version=2, **ASKS)
 def repair(ratings: Ratings, critiques: Critiques, critics: Assessors) -> Made:
     """Put critiques and overall scores to the marks, doubtful scores asked for again.
 
@@ -54,7 +54,7 @@ def repair(ratings: Ratings, critiques: Critiques, critics: Assessors) -> Made:
     return _asked(critics, partial(criticism.repair, *both, critics))
 
 
-@stage(Tags, version=1, **ASKS)
+@stage(Tags, version=2, **ASKS)
 def tag(prompts: Instructions | Demonstrations, taggers: Assessors) -> Made:
     """Have prompts tagged, or prompts with answers. Raises as `annotate` does."""
     rows = store().read(prompts)

@@ -160,3 +160,21 @@ def test_the_same_answer_twice_is_criticised_once_and_paid_once(tmp_path: Path) 
     assert len(tutor.requests) == 1
     assert rows["overall"].to_list() == [4, 4] and rows["tokens"].to_list() == [10, 0]
     held.close()
+
+
+def test_a_score_without_the_feedback_that_was_asked_for_is_no_score(ledger: Ledger) -> None:  # noqa: F811
+    def terse(requests: Sequence[Request]) -> list[Answer]:
+        return [Answer("Overall score: 7", "stop", 9, 1, 0.0) for _ in requests]
+
+    found = criticise(answers(1), critics(retries=0), terse, ledger).rows
+    assert found["status"].unique().to_list() == ["unparsable"]
+    assert found["overall"].to_list() == [None] * 4
+
+
+def test_a_number_at_which_an_answer_was_cut_is_no_score(ledger: Ledger) -> None:  # noqa: F811
+    def cut(requests: Sequence[Request]) -> list[Answer]:
+        return [Answer("Feedback: Fine.\nOverall score: 1", "length", 9, 1, 0.0) for _ in requests]
+
+    found = criticise(answers(1), critics(retries=0), cut, ledger).rows
+    assert found["overall"].to_list() == [None] * 4
+    assert found["status"].unique().to_list() == ["unparsable"]

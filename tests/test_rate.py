@@ -15,7 +15,7 @@ from alpacafarm_core.artifacts import Candidates, Demonstrations
 from alpacafarm_core.assessing import outstanding
 from alpacafarm_core.assessors import Assessor, Assessors, Sheet
 from alpacafarm_core.buying import CHUNK
-from alpacafarm_core.errors import BudgetReached
+from alpacafarm_core.errors import BadInput, BudgetReached
 from alpacafarm_core.estimate import estimated
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.llm import Answer, Request, failed
@@ -339,3 +339,21 @@ def test_means_of_marks_from_one_call_tell_answers_apart_best() -> None:
     assert separate[0] == pytest.approx(0.835, abs=0.006)
     assert same_call == pytest.approx((0.895, 0.073), abs=0.006)
     assert overall[0] < separate[0] < same_call[0]
+
+
+def test_a_model_without_a_price_is_refused_before_anybody_is_asked(ledger: Ledger) -> None:
+    asked: list[Request] = []
+
+    def ask(requests: Sequence[Request]) -> list[Answer]:
+        asked.extend(requests)
+        return [failed("nobody") for _ in requests]
+
+    judge = Assessor(
+        name="one",
+        model="nobody-knows-its-price",
+        endpoint="https://judges.example/v1",
+        sheets=sheets("honesty"),
+    )
+    with pytest.raises(BadInput, match="no price is known"):
+        rate(answers(1), Assessors(name="dear", assessors=(judge,)), ask, ledger)
+    assert not asked

@@ -1,5 +1,7 @@
 """Sheets: what stands in a blank is read, whatever is around it, and nothing else is."""
 
+import json
+
 import pytest
 
 from alpacafarm_core.sheets import BLANKS, TASKS, Form, Reading, is_whole, read, written
@@ -177,3 +179,22 @@ def test_what_is_written_is_read_back(sheet: str, form: Form) -> None:
     for size in (1, 4):
         readings = read(written([filled] * size, form, BLANKS[sheet]), form, BLANKS[sheet], size)
         assert readings == [Reading(filled, "ok")] * size
+
+
+@pytest.mark.parametrize(
+    ("numbers", "meant"),
+    [
+        (("Answer 2", "Answer 1"), [5, 1]),
+        ((2, 1), [5, 1]),
+        (("2", "2"), [None, None]),
+        ((1, 4), [None, None]),
+        ((1, None), [None, None]),
+    ],
+)
+def test_a_list_that_numbers_its_answers_is_read_by_number_or_not_at_all(numbers, meant) -> None:
+    objects = [
+        {"rating": mark, "rationale": "So."} | ({} if number is None else {"answer": number})
+        for number, mark in zip(numbers, (1, 5), strict=True)
+    ]
+    found = read(json.dumps(objects), "json", FOLLOWING, 2)
+    assert [each.held.get("rating") for each in found] == meant

@@ -70,6 +70,11 @@ class RLP(Method):
     @model_validator(mode="after")
     def _has_answers_to_compare(self) -> Self:
         self.sampling.must_differ(2)
+        if self.variant == "uml" and self.fitting.training.batch == 1:
+            raise ValueError(
+                "two views need other prompts beside them, and fitting.training.batch 1 has none; "
+                "raise it"
+            )
         return self
 
     @classmethod

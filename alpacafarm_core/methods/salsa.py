@@ -48,7 +48,9 @@ class SALSA(Method):
     init: Literal["first", "soup"] = Field(
         default="first", description="Begin at first SFT model or soup"
     )
-    held_out: int = Field(default=200, ge=0, description="Demonstrations testing the soup; 0: none")
+    held_out: int = Field(
+        default=200, ge=0, le=10_000, description="Demonstrations testing the soup; 0: none"
+    )
     sft: SFT = Field(default=SFT(), description="How the other SFT models are trained")
     fitting: Fitting = Field(default=Fitting(), description="How the reward model is fitted")
     objective: ProximalObjective = Field(

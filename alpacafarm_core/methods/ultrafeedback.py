@@ -48,9 +48,7 @@ class Responder(Value):
     """A model of the pool: where it is from, what is done to it first, and how it is asked."""
 
     name: str = Field(min_length=1, description="What it is called in tables")
-    model: str = Field(
-        default="start", description="start, base, writer, or a folder or name"
-    )
+    model: str = Field(default="start", description="start, base, writer, or a folder or name")
     after: Annotated[SFT | DPO | BestOfN | None, Field(discriminator="name")] = Field(
         default=None, description="Method it goes through before it answers"
     )
@@ -219,6 +217,7 @@ class UltraFeedback(Method):
         """Mix instructions of many sources; four models of the pool answer each, told a principle;
         rate the answers aspect by aspect; learn from pairs of them.
         """
+        self.rating_panel(), self.critics()  # refused here, before anybody answers
         prompts = farm.mix(start.instructions, start.source, self.mixture)
         ratings = self.rated(farm, self.answers(farm, start, prompts))
         begun = start.replace(instructions=prompts)
