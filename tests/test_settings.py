@@ -33,11 +33,16 @@ def test_every_field_of_a_form_says_what_it_is(name):
 
 
 def nested(kind: type[Value]) -> set[type[Value]]:
-    """A class of settings and every one held by it."""
-    held = [field.annotation for field in kind.model_fields.values()]
-    leaves = [leaf for each in held for leaf in (each, *get_args(each))]
-    found = {leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, Value)}
-    return {kind}.union(*map(nested, found))
+    """A class of settings and every one held by it, however often and in whatever circle."""
+    found: set[type[Value]] = set()
+    left = [kind]
+    while left:
+        found.add(at := left.pop())
+        held = [field.annotation for field in at.model_fields.values()]
+        leaves = [leaf for each in held for leaf in (each, *get_args(each))]
+        kinds = {leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, Value)}
+        left += kinds - found
+    return found
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
