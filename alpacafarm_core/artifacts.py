@@ -319,3 +319,31 @@ class Ranks(Table):
         "human": REAL,
         "human_error": REAL,
     }
+
+
+class Changes(Table):
+    """What landed in a dataset, one row a file, and what a refresh made of it.
+
+    `landed` is when, UTC; `is_recent` says since the refresh before. Of its `rows` some are `new`,
+    `known` before (`relabelled` of them with another label), `evaluated` or `alike` and so left
+    out. `bought` and `from_ledger` count judged rows, `usd` is what labels were bought for. `why` a
+    file was refused is "" where it was not.
+    """
+
+    kind = "changes"
+    columns: ClassVar[Columns] = {
+        "file": TEXT,
+        "digest": TEXT,
+        "landed": TEXT,
+        "is_recent": FLAG,
+        "rows": WHOLE,
+        "new": WHOLE,
+        "known": WHOLE,
+        "relabelled": WHOLE,
+        "evaluated": WHOLE,
+        "alike": WHOLE,
+        "bought": WHOLE,
+        "from_ledger": WHOLE,
+        "usd": REAL,
+        "why": TEXT,
+    }
