@@ -7,15 +7,13 @@ Prefect's own record of the run and no part of the artifact.
 """
 
 import fcntl
-import json
 import os
 import re
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +21,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from pydantic import Field
 
-from alpacafarm_core import artifacts, parts, ratings, synthesis, weights
+from alpacafarm_core import artifacts, drafts, journal, parts, ratings, synthesis, weights
 from alpacafarm_core.artifacts import Artifact, Table
 from alpacafarm_core.errors import BadInput, Damaged, Missing, StoreNotWritable
 from alpacafarm_core.recipe import Recipe, file_digest
@@ -93,19 +91,28 @@ class Store:
             ) from error
         self._whole: set[str] = set()
 
+    @property
+    def place(self) -> str:
+        """Where it is, as one names it to a command."""
+        return str(self.root)
+
     def path(self, artifact: Artifact) -> Path:
         """The folder of an artifact."""
+        return self.folder(artifact)
+
+    def folder(self, artifact: Artifact) -> Path:
+        """Where its files lie on this machine, there or not."""
         return self.root / artifact.folder
 
     def has(self, artifact: Artifact) -> bool:
         """Whether it is finished."""
-        return (self.path(artifact) / MANIFEST).is_file()
+        return (self.folder(artifact) / MANIFEST).is_file()
 
     def weights(self, artifact: Artifact) -> Path:
         """Its folder, every file checked against its digest once; raises Missing or Damaged."""
         if artifact.folder not in self._whole:
             self.manifest(artifact)
-            for name in self.damage(artifact):
+            for name in self.damaged_here(artifact):
                 raise self._damaged(artifact, name)
             self._whole.add(artifact.folder)
         return self.path(artifact)
@@ -113,19 +120,23 @@ class Store:
     def manifest(self, artifact: Artifact) -> Manifest:
         """How it was made; raises Missing or Damaged."""
         try:
-            manifest = Manifest.model_validate_json((self.path(artifact) / MANIFEST).read_bytes())
+            manifest = Manifest.model_validate_json(self._said(artifact))
         except FileNotFoundError as error:
-            raise Missing(f"no {artifact.folder} in {self.root}; see `alpacafarm ls`") from error
+            raise self._missing(artifact) from error
         except (ValueError, OSError) as error:
             raise self._damaged(artifact, MANIFEST) from error
         if (manifest.kind, manifest.key) != (artifact.kind, artifact.key):
             raise self._damaged(artifact, MANIFEST)
         return manifest
 
+    def _said(self, artifact: Artifact) -> bytes:
+        """Its manifest as it was written; raises OSError."""
+        return (self.folder(artifact) / MANIFEST).read_bytes()
+
     def rows(self, artifact: Table) -> Path:
         """The file with the rows, its digest checked; raises Missing or Damaged."""
         expected = self.manifest(artifact).files.get(ROWS)
-        file = self.path(artifact) / ROWS
+        file = self.folder(artifact) / ROWS
         try:
             if file_digest(file) == expected:
                 return file
@@ -147,6 +158,18 @@ class Store:
 
     def write(self, artifact: Artifact, made: Made, recipe: Recipe, started: float) -> Manifest:
         """Finish an artifact: files first, manifest last, then one rename."""
+        draft, manifest = self._drafted(artifact, made, recipe, started)
+        self._move(draft, self.folder(artifact))
+        shutil.rmtree(self._unfinished(artifact), ignore_errors=True)
+        return manifest
+
+    def _drafted(
+        self, artifact: Artifact, made: Made, recipe: Recipe, started: float
+    ) -> tuple[Path, Manifest]:
+        """A folder with all that the artifact is to hold, and its manifest, which lies there too.
+
+        What a stage laid into a folder of its own is finished in that folder.
+        """
         draft = made.content if isinstance(made.content, Path) else self.scratch()
         rows = self._lay_rows(artifact, made.content, draft)
         for name, content in made.files.items():
@@ -167,20 +190,11 @@ class Store:
             seconds=round(time.time() - started, 3),
         )
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
-        self._move(draft, self.path(artifact))
-        shutil.rmtree(self._unfinished(artifact), ignore_errors=True)
-        return manifest
+        return draft, manifest
 
     def scratch(self) -> Path:
         """A new folder for unfinished files; those of dead processes are swept first."""
-        drafts = self.root / ".drafts"
-        here = socket.gethostname()
-        for left in drafts.glob(f"{here}-*"):
-            if not _alive(int(left.name.split("-")[-2])):
-                shutil.rmtree(left, ignore_errors=True)
-        folder = drafts / f"{here}-{os.getpid()}-{time.monotonic_ns()}"
-        folder.mkdir()
-        return folder
+        return drafts.begun(self.root / ".drafts")
 
     def unfinished(self, artifact: Artifact) -> Path:
         """A folder for what making this artifact may go on from; gone when it is finished."""
@@ -202,18 +216,18 @@ class Store:
     def forget(self, artifact: Artifact) -> None:
         """Remove one artifact, finished or not; what was made from it stays."""
         with self.lock(artifact):
-            if not self._unfinished(artifact).is_dir():
-                self.manifest_exists(artifact)
-            trash = self.scratch()
-            for folder in (self.path(artifact), self._unfinished(artifact)):
-                if folder.is_dir():
-                    os.rename(folder, trash / f"{folder.parent.parent.name}-{artifact.key}")
-            shutil.rmtree(trash)
+            folders = (self.folder(artifact), self._unfinished(artifact))
+            if not any(folder.is_dir() for folder in folders):
+                raise self._missing(artifact)
+            for folder in folders:
+                self.discard(folder)
 
-    def manifest_exists(self, artifact: Artifact) -> None:
-        """Raise Missing unless the artifact is there, damaged or not."""
-        if not self.path(artifact).is_dir():
-            raise Missing(f"no {artifact.folder} in {self.root}; see `alpacafarm ls`")
+    def discard(self, folder: Path) -> None:
+        """Take a folder away at once, then remove it; nothing where there is none."""
+        trash = self.scratch()
+        with suppress(FileNotFoundError):
+            os.rename(folder, trash / folder.name)
+        shutil.rmtree(trash)
 
     def all(self, kind: str | None = None) -> list[Manifest]:
         """Manifests of everything finished, oldest first; unreadable ones are left out."""
@@ -241,7 +255,7 @@ class Store:
         known = {*self.receipts(kind or None), *self.begun(kind or None)}
         hits = sorted((a for a in known if a.key.startswith(key)), key=lambda hit: hit.folder)
         if not hits or not key:
-            raise Missing(f"no artifact with key {prefix!r} in {self.root}; see `alpacafarm ls`")
+            raise Missing(f"no artifact with key {prefix!r} in {self.place}; see `alpacafarm ls`")
         if len(hits) > 1:
             named = ", ".join(hit.folder for hit in hits[:4])
             raise BadInput(f"key {prefix!r} is not unique ({named}); give more of it")
@@ -249,11 +263,15 @@ class Store:
 
     def damage(self, artifact: Artifact) -> list[str]:
         """Files that are gone or differ from their digest."""
+        return self.damaged_here(artifact)
+
+    def damaged_here(self, artifact: Artifact) -> list[str]:
+        """The same of the files on this machine."""
         try:
             files = self.manifest(artifact).files
         except Damaged:
             return [MANIFEST]
-        folder = self.path(artifact)
+        folder = self.folder(artifact)
         return [
             name
             for name, expected in files.items()
@@ -262,24 +280,11 @@ class Store:
 
     def note(self, event: dict[str, Any]) -> None:
         """Append one line to the journal of what ran and what was skipped."""
-        # The newline before parts it from a line that a kill cut off.
-        line = f"\n{json.dumps(event, sort_keys=True)}\n"
-        with (self.root / "journal.jsonl").open("a") as journal:
-            journal.write(line)
+        journal.note(self.root / "journal.jsonl", event)
 
     def journal(self) -> list[dict[str, Any]]:
         """Every noted event, oldest first; a line cut off by a kill is left out."""
-        file = self.root / "journal.jsonl"
-        lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
-        events = []
-        for line in lines:
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(event, dict):
-                events.append(event)
-        return events
+        return journal.events(self.root / "journal.jsonl")
 
     def receipts(self, kind: str | None = None) -> list[Artifact]:
         """Everything finished, of one kind or all."""
@@ -310,14 +315,15 @@ class Store:
     def _move(self, draft: Path, folder: Path) -> None:
         folder.parent.mkdir(exist_ok=True)
         if folder.exists():
-            trash = self.scratch()
-            os.rename(folder, trash / folder.name)
-            shutil.rmtree(trash)
+            self.discard(folder)
         os.rename(draft, folder)
+
+    def _missing(self, artifact: Artifact) -> Missing:
+        return Missing(f"no {artifact.folder} in {self.place}; see `alpacafarm ls`")
 
     def _damaged(self, artifact: Artifact, name: str) -> Damaged:
         return Damaged(
-            f"{self.path(artifact) / name} is damaged: its content is not what was written; "
+            f"{self.folder(artifact) / name} is damaged: its content is not what was written; "
             f"`alpacafarm forget {artifact.key}` and run again to make just this one anew"
         )
 
@@ -338,13 +344,3 @@ def in_columns(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
 def _types(artifact: Artifact) -> dict[str, str]:
     held = artifact.columns if isinstance(artifact, Table) else {}
     return {name: str(kind) for name, kind in held.items()}
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
