@@ -17,7 +17,7 @@ import typer
 
 from alpacafarm_core.errors import FarmError
 from alpacafarm_core.following import CLEAR
-from flows import comparing, exporting, inspection, purchasing, reporting, studying
+from flows import comparing, doctoring, exporting, inspection, purchasing, reporting, studying
 from flows.purchasing import EXTRA, Budget, Names, Seed, Seeds, one_method, several, use
 
 app = typer.Typer(
@@ -221,3 +221,4 @@ purchasing.add_to(app)
 studying.add_to(app)
 exporting.add_to(app)
 reporting.add_to(app)
+doctoring.add_to(app)
