@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import polars as pl
 from pydantic import Field
 
-from alpacafarm_core import artifacts, drafts, journal, parts, ratings, synthesis, weights
+from alpacafarm_core import artifacts, drafts, journal, ratings, synthesis, weights
 from alpacafarm_core.artifacts import Artifact, Table
 from alpacafarm_core.errors import BadInput, Damaged, Missing, StoreNotWritable
+from alpacafarm_core.laying import laid, types
 from alpacafarm_core.recipe import Recipe, file_digest
 from alpacafarm_core.surroundings import commit, packages
 from alpacafarm_core.values import Value
@@ -171,7 +172,7 @@ class Store:
         What a stage laid into a folder of its own is finished in that folder.
         """
         draft = made.content if isinstance(made.content, Path) else self.scratch()
-        rows = self._lay_rows(artifact, made.content, draft)
+        rows = laid(artifact, made.content, draft / ROWS)
         for name, content in made.files.items():
             (draft / name).write_bytes(content)
         files = {str(f.relative_to(draft)): f for f in sorted(draft.rglob("*")) if f.is_file()}
@@ -180,7 +181,7 @@ class Store:
             key=artifact.key,
             recipe=recipe,
             rows=rows,
-            columns=_types(artifact),
+            columns=types(artifact),
             files={name: file_digest(file) for name, file in files.items()},
             bytes=sum(file.stat().st_size for file in files.values()),
             notes=made.notes,
@@ -208,19 +209,33 @@ class Store:
     @contextmanager
     def lock(self, artifact: Artifact) -> Iterator[None]:
         """Hold the right to make this artifact; others wait."""
-        file = self.root / ".locks" / artifact.folder.replace("/", "-")
-        with file.open("w") as handle:
+        with self._place_of_lock(artifact).open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+    def busy(self, artifact: Artifact) -> bool:
+        """Whether somebody holds that right."""
+        with self._place_of_lock(artifact).open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def _place_of_lock(self, artifact: Artifact) -> Path:
+        return self.root / ".locks" / artifact.folder.replace("/", "-")
 
     def forget(self, artifact: Artifact) -> None:
         """Remove one artifact, finished or not; what was made from it stays."""
         with self.lock(artifact):
-            folders = (self.folder(artifact), self._unfinished(artifact))
-            if not any(folder.is_dir() for folder in folders):
-                raise self._missing(artifact)
-            for folder in folders:
-                self.discard(folder)
+            self._forget(artifact)
+
+    def _forget(self, artifact: Artifact) -> None:
+        folders = (self.folder(artifact), self._unfinished(artifact))
+        if not any(folder.is_dir() for folder in folders):
+            raise self._missing(artifact)
+        for folder in folders:
+            self.discard(folder)
 
     def discard(self, folder: Path) -> None:
         """Take a folder away at once, then remove it; nothing where there is none."""
@@ -297,21 +312,6 @@ class Store:
             if KEY.fullmatch(folder.name) and (folder / MANIFEST).is_file()
         ]
 
-    def _lay_rows(
-        self, artifact: Artifact, content: pl.DataFrame | Iterator[pl.DataFrame] | Path, draft: Path
-    ) -> int | None:
-        """Write the rows of a table; how many there are."""
-        if isinstance(content, Path):
-            return None
-        if not isinstance(artifact, Table):
-            raise BadInput(f"{artifact.kind} is not a table; its stage must hand over a folder")
-        if isinstance(content, pl.DataFrame):
-            rows = in_columns(content, artifact)
-            rows.write_parquet(draft / ROWS)
-            return rows.height
-        laid = (in_columns(part, artifact) for part in content)
-        return parts.lay(laid, artifact.columns, draft / ROWS)
-
     def _move(self, draft: Path, folder: Path) -> None:
         folder.parent.mkdir(exist_ok=True)
         if folder.exists():
@@ -326,21 +326,3 @@ class Store:
             f"{self.folder(artifact) / name} is damaged: its content is not what was written; "
             f"`alpacafarm forget {artifact.key}` and run again to make just this one anew"
         )
-
-
-def in_columns(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
-    """The rows with exactly the table's columns and types; raises BadInput naming the column."""
-    expected = table.columns
-    missing = [name for name in expected if name not in rows.columns]
-    extra = [name for name in rows.columns if name not in expected]
-    if missing or extra:
-        raise BadInput(f"{table.kind} rows lack columns {missing} and have unknown {extra}")
-    try:
-        return rows.select(pl.col(name).cast(kind) for name, kind in expected.items())
-    except pl.exceptions.PolarsError as error:
-        raise BadInput(f"{table.kind} rows do not fit their column types: {error}") from error
-
-
-def _types(artifact: Artifact) -> dict[str, str]:
-    held = artifact.columns if isinstance(artifact, Table) else {}
-    return {name: str(kind) for name, kind in held.items()}

@@ -30,7 +30,7 @@ WORDS = {
 """What each measure is called in a table, and what a file must have for it."""
 
 
-def carded(annotations: str, gold: Path | None, store: Path | None) -> dict[str, Any]:
+def carded(annotations: str, gold: Path | None, store: str | None) -> dict[str, Any]:
     """The card as one document; raises BadInput naming the file and the mend.
 
     `annotations` is a file, or the key of preferences in the store.
@@ -49,10 +49,10 @@ def carded(annotations: str, gold: Path | None, store: Path | None) -> dict[str,
     }
 
 
-def _labelled(annotations: str, folder: Path | None) -> pl.DataFrame:
+def _labelled(annotations: str, place: str | None) -> pl.DataFrame:
     if not inspection.is_key(annotations):
         return files.read(annotations, "preferences")
-    store, found = inspection.labels_kept(annotations, folder)
+    store, found = inspection.labels_kept(annotations, place)
     return store.read(found)
 
 

@@ -30,7 +30,7 @@ app = typer.Typer(
 INTERRUPTED = 130
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", help="Folder of the artifacts.", show_default=False)
+    str | None, typer.Option("--store", help="Folder or s3:// address.", show_default=False)
 ]
 
 
@@ -139,7 +139,7 @@ def serve(
 def _race(
     methods: Any,
     setups: list[Any],
-    store: Path | None,
+    store: str | None,
     as_json: bool,
     out: Path | None = None,
     budget: float | None = None,

@@ -43,7 +43,7 @@ def compare(
     show_json(document) if as_json else show(document)
 
 
-def compared(first: str, second: str, alpha: float, store: Path | None) -> dict[str, Any]:
+def compared(first: str, second: str, alpha: float, store: str | None) -> dict[str, Any]:
     """The comparison as one document, in points; raises BadInput naming the table and the mend."""
     from alpacafarm_core.comparison import RESAMPLES, paired, points_per_dollar
 
@@ -69,7 +69,7 @@ def compared(first: str, second: str, alpha: float, store: Path | None) -> dict[
     }
 
 
-def side(named: str, store: Path | None) -> Side:
+def side(named: str, store: str | None) -> Side:
     """One model's labels, from the store or a file; raises BadInput unless it is one model."""
     from alpacafarm_core import files
     from alpacafarm_core.errors import BadInput
@@ -86,11 +86,11 @@ def side(named: str, store: Path | None) -> Side:
     return _one_model(Side(model or Path(path).stem, chosen, float(chosen["price"].sum())), path)
 
 
-def _kept(key: str, folder: Path | None) -> Side:
+def _kept(key: str, place: str | None) -> Side:
     """Labels of the store; their dollars are those of all judgements they rest on."""
     from alpacafarm_core.lineage import ancestry
 
-    store, found = labels_kept(key, folder)
+    store, found = labels_kept(key, place)
     dollars = sum(made.notes.get("usd", 0.0) for made in ancestry(store, found))
     return _one_model(Side(found.key, store.read(found), float(dollars)), found.folder)
 

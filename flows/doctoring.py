@@ -45,7 +45,7 @@ def doctor(
         raise BadInput(f"{len(failed)} of {len(found)} failed: {', '.join(failed)}; mends above")
 
 
-def examined(store: Path | None, panels: list[str], ask: bool = False) -> "Iterator[Finding]":
+def examined(store: str | None, panels: list[str], ask: bool = False) -> "Iterator[Finding]":
     """Every finding, in the order in which things must work."""
     from alpacafarm_core import checkup
     from alpacafarm_core import doctor as checks
@@ -79,7 +79,7 @@ def show(found: "list[Finding]") -> None:
             print(f"{'':8} {'':{width}}  -> {each.mend}")
 
 
-def _kept(store: Path | None) -> "Iterator[Finding]":
+def _kept(store: str | None) -> "Iterator[Finding]":
     from alpacafarm_core import checkup
     from flows import examining
 
@@ -93,7 +93,7 @@ def _kept(store: Path | None) -> "Iterator[Finding]":
     yield checkup.ledger(_book(store, remote), remote)
 
 
-def _book(store: Path | None, remote: bool) -> "Book":
+def _book(store: str | None, remote: bool) -> "Book":
     from alpacafarm_core.checkup import Book
     from flows import examining
 

@@ -138,14 +138,14 @@ def _dataset(store: "Store", artifact: "Artifact") -> Lay:
 
 def _bundle(store: "Store", artifact: "Artifact") -> Lay:
     from alpacafarm_core.artifacts import Leaderboard
+    from alpacafarm_core.places import looked_into
     from alpacafarm_core.replay import bundle
-    from tasks.stage import opened
 
     if not isinstance(artifact, Leaderboard):
         raise BadInput(f"{artifact.folder} is no leaderboard; a bundle is made of one")
 
     def lay(draft: Path) -> None:
-        with opened(store.root) as (_, ledger):
+        with looked_into(store.place) as (_, ledger):
             bundle(store, ledger, artifact, draft)
 
     return lay

@@ -23,7 +23,7 @@ AS_GIVEN = (".json", ".csv")
 KEY = re.compile(r"[0-9a-f]{4,16}")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", help="Folder of the artifacts.", show_default=False)
+    str | None, typer.Option("--store", help="Folder or s3:// address.", show_default=False)
 ]
 
 
@@ -184,35 +184,36 @@ def is_key(named: str) -> bool:
     return bool(KEY.fullmatch(named)) and not Path(named).exists()
 
 
-def labels_kept(key: str, folder: Path | None) -> "tuple[Store, Preferences]":
+def labels_kept(key: str, store: str | None) -> "tuple[Store, Preferences]":
     """The store and the labels that a key means; raises Missing or BadInput with the mend."""
     from alpacafarm_core.artifacts import Preferences
-    from alpacafarm_core.store import Store
+    from alpacafarm_core.places import is_there, place, store_at
 
-    root = root_of(folder)
-    if not root.is_dir():
-        raise Missing(f"no file {key}, and no store {root}; give a file of labels")
-    found = Store(root).find(key)
+    where = place(store)
+    if not is_there(where):
+        raise Missing(f"no file {key}, and no store {where}; give a file of labels")
+    opened = store_at(where)
+    found = opened.find(key)
     if not isinstance(found, Preferences):
         raise BadInput(f"{found.folder} has no labels; give preferences, or a file of them")
-    return Store(root), found
+    return opened, found
 
 
-def root_of(folder: Path | None) -> Path:
-    """The folder of the store that a command means."""
-    from tasks.stage import root
+def root_of(store: str | None) -> Path:
+    """The folder on this machine that belongs to the store that a command means."""
+    from alpacafarm_core.places import folder_of, place
 
-    return root() if folder is None else folder
+    return folder_of(place(store))
 
 
-def open_store(folder: Path | None) -> "Store":
+def open_store(store: str | None) -> "Store":
     """A store to look into; it is not made by looking."""
-    from alpacafarm_core.store import Store
+    from alpacafarm_core.places import is_there, place, store_at
 
-    there = root_of(folder)
-    if not there.is_dir():
-        raise Missing(f"no store {there}; give --store, or make one with `alpacafarm demo`")
-    return Store(there)
+    where = place(store)
+    if not is_there(where):
+        raise Missing(f"no store {where}; give --store, or make one with `alpacafarm demo`")
+    return store_at(where)
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -18,9 +18,10 @@ from alpacafarm_core.errors import BadInput
 from alpacafarm_core.estimate import estimated
 from alpacafarm_core.llm import Ask, nobody
 from alpacafarm_core.panel import Panel, load
+from alpacafarm_core.places import looked_into
 from alpacafarm_core.tally import PROMPT
 from alpacafarm_core.values import Value
-from tasks.stage import cap, ledger, opened, purse, store
+from tasks.stage import cap, ledger, purse, store
 
 WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
     ".parquet": pl.DataFrame.write_parquet,
@@ -98,10 +99,10 @@ def _until_decided(
     return _document([part]) | {name: getattr(found, name) for name in told} | bounds
 
 
-def priced(work: Labelling, folder: Path) -> dict[str, Any]:
+def priced(work: Labelling, where: str) -> dict[str, Any]:
     """What labelling a file would take; nobody is asked and nothing is written."""
     panel, (_, pairs) = _panel(work), files.read_pairs(work.pairs)
-    with opened(folder) as (_, known):
+    with looked_into(where) as (_, known):
         batches = [
             batch
             for rows, each in _showings(pairs, panel, work)

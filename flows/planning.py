@@ -20,11 +20,12 @@ from alpacafarm_core.estimate import Estimate
 from alpacafarm_core.farm import Farm
 from alpacafarm_core.ledger import Ledger
 from alpacafarm_core.method import Method
+from alpacafarm_core.places import looked_into, place
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.store import Store
 from flows.imagining import COSTS, TABLES, Imagining
 from flows.leaderboard import ranked
-from tasks.stage import Stage, opened, root
+from tasks.stage import Stage
 
 ORDER = """
     base instructions mix draw demonstrations published recorded share labels interactions
@@ -54,7 +55,7 @@ class Line(NamedTuple):
 
 def planned(methods: Sequence[Method], setups: Sequence[Setup]) -> dict[str, Any]:
     """The document of `alpacafarm plan`; nothing is asked, made or written."""
-    with opened(root()) as (store, ledger):
+    with looked_into(place()) as (store, ledger):
         lines = [line for setup in setups for line in _lines(methods, setup, store, ledger)]
     return {
         "stages": [line._asdict() for line in lines],

@@ -91,14 +91,14 @@ def plan_annotate(
 ) -> None:
     """The plan of `alpacafarm annotate`, with the options that say what is bought."""
     use(store)
+    from alpacafarm_core.places import place
     from flows.labelling import Labelling, priced
     from flows.printing import show_json, show_plan
-    from tasks.stage import root
 
     work = Labelling(
         pairs=pairs, panel=panel, base_url=base_url, seed=seed, flip=flip, both_orders=both_orders
     )
-    document = priced(work, root())
+    document = priced(work, place())
     show_json(document) if as_json else show_plan(document)
 
 
@@ -173,7 +173,7 @@ def several(words: list[str], methods: str, seeds: int) -> tuple[list[str], list
 def _plan(
     methods: Any,
     setups: list[Any],
-    store: Path | None,
+    store: str | None,
     as_json: bool,
     budget: float | None = None,
 ) -> None:
@@ -187,9 +187,9 @@ def _plan(
     show_json(document) if as_json else show_plan(document)
 
 
-def use(store: Path | None, budget: float | None = None) -> None:
+def use(store: str | None, budget: float | None = None) -> None:
     """Let this process use a store and spend no more than a budget, where they are given."""
     if store is not None:
-        os.environ["ALPACAFARM_STORE"] = str(store)
+        os.environ["ALPACAFARM_STORE"] = store
     if budget is not None:
         os.environ["ALPACAFARM_BUDGET"] = str(budget)

@@ -8,10 +8,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from alpacafarm_core.errors import BadInput
+from alpacafarm_core.places import place
 
 START_LIMIT = 120.0
 QUIET = {
@@ -30,9 +30,7 @@ def serve(with_server: bool, port: int) -> None:
     """Offer every deployment until interrupted; raises BadInput when there is no server."""
     os.environ.update({name: os.environ.get(name, held) for name, held in QUIET.items()})
     os.environ.setdefault("PREFECT_RUNNER_POLL_FREQUENCY", "2")
-    os.environ["ALPACAFARM_STORE"] = str(
-        Path(os.environ.get("ALPACAFARM_STORE") or "data/artifacts").absolute()
-    )
+    os.environ["ALPACAFARM_STORE"] = place()
     if with_server:
         with server(port) as address:
             print(f"Prefect UI  {address}   (Ctrl-C stops it)", flush=True)

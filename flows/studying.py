@@ -181,7 +181,7 @@ def _setup(words: list[str]) -> Any:
 
 
 def _made(
-    function: Any, arguments: tuple[Any, ...], out: Path | None, store: Path | None, as_json: bool
+    function: Any, arguments: tuple[Any, ...], out: Path | None, store: str | None, as_json: bool
 ) -> None:
     """Run a study and show its table and what it found."""
     use(store)

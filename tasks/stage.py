@@ -13,17 +13,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache, cached_property, wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeVar, get_args, get_origin
 from uuid import uuid4
 
 import polars as pl
 
+from alpacafarm_core import places
 from alpacafarm_core.artifacts import Artifact
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.ledger import Ledger
@@ -47,36 +46,25 @@ RUN = uuid4().hex[:8]
 
 
 def root() -> Path:
-    """The folder named by ALPACAFARM_STORE, else `data/artifacts`."""
-    return Path(os.environ.get("ALPACAFARM_STORE") or "data/artifacts").absolute()
+    """The store's folder on this machine: itself, or the cache of one that machines share."""
+    return places.folder_of(places.place())
 
 
 def store() -> Store:
-    """The store there, opened once."""
+    """The store that ALPACAFARM_STORE names, else the one in `data/artifacts`; opened once."""
     with _opening:
-        return _store(root())
+        return _store(places.place())
 
 
 def ledger() -> Ledger:
-    """The record of every answer a language model gave, beside the store's artifacts."""
+    """The record of every answer a language model gave, the store's own or a shared one."""
     with _opening:
-        return _ledger(_store(root()).root / "ledger.sqlite")
+        return _ledger(places.place())
 
 
 def unfinished() -> Path:
     """Where the stage that runs now keeps what it could go on from, if it were stopped."""
     return store().unfinished(_making.get())
-
-
-@contextmanager
-def opened(folder: Path) -> Iterator[tuple[Store | None, Ledger]]:
-    """A store and its ledger to look into, without making either where there is none."""
-    with TemporaryDirectory() as nowhere:
-        held = folder / "ledger.sqlite"
-        yield (
-            Store(folder) if folder.is_dir() else None,
-            Ledger(held if held.is_file() else Path(nowhere, held.name)),
-        )
 
 
 def cap(budget: float | None) -> None:
@@ -105,7 +93,7 @@ def _purse_of(dollars: str) -> Purse:
 _making: ContextVar[Artifact] = ContextVar("making")
 # `cache` alone lets several threads open at the same time.
 _opening = threading.Lock()
-_store, _ledger, _purse = cache(Store), cache(Ledger), cache(_purse_of)
+_store, _ledger, _purse = cache(places.store_at), cache(places.ledger_of), cache(_purse_of)
 
 
 class Stage(Generic[P, A]):
