@@ -33,6 +33,10 @@ class StoreNotWritable(BadInput):
     """The store's folder cannot be written."""
 
 
+class Unreachable(FarmError):
+    """A store or a ledger on another machine does not answer; a rerun goes on."""
+
+
 class BudgetReached(FarmError):
     """Spending stopped at the cap; everything bought so far is kept and a rerun goes on."""
 
