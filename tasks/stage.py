@@ -30,6 +30,7 @@ from alpacafarm_core.purse import UNLIMITED, Purse
 from alpacafarm_core.recipe import Recipe, key_of
 from alpacafarm_core.store import Made, Store
 from alpacafarm_core.values import LATER
+from tasks import previews
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -129,6 +130,8 @@ class Stage(Generic[P, A]):
         log.info("%-14s %-34s %s", self.name, artifact.folder, made)
         event = {"stage": self.name, "artifact": artifact.folder, "ran": ran}
         store().note(event | {"at": time.time(), "run": RUN})
+        if run := flow_run():
+            previews.noted(run, artifact, ran)
 
     def arguments(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         """What a call gives, by name, defaults included."""
@@ -170,6 +173,8 @@ class Stage(Generic[P, A]):
         recipe = Recipe.of(self.name, self.version, self._said(arguments))
         manifest = store().write(artifact, made, recipe, started)
         self.note(artifact, ran=True, seconds=manifest.seconds)
+        if run := flow_run():
+            previews.preview(run, store(), artifact)
         return artifact
 
     @property
@@ -208,11 +213,17 @@ def stage(
 
 def in_flow_run() -> bool:
     """Whether this code runs inside a flow run, with a server to tell."""
+    return flow_run() is not None
+
+
+def flow_run() -> str | None:
+    """The id of the flow run that this code runs in, if there is one."""
     if "prefect" not in sys.modules:
-        return False
+        return None
     from prefect.context import FlowRunContext
 
-    return FlowRunContext.get() is not None
+    run = FlowRunContext.get()
+    return str(run.flow_run.id) if run is not None and run.flow_run is not None else None
 
 
 def _mirror(of: Stage[Any, Any]) -> "CachePolicy":

@@ -10,8 +10,8 @@ from alpacafarm_core import tally as core
 from alpacafarm_core.artifacts import Leaderboard
 from alpacafarm_core.evidence import Evidence, gather
 from alpacafarm_core.farm import Evaluation
-from alpacafarm_core.lineage import ancestry
 from alpacafarm_core.store import Made
+from tasks.previews import Post, post
 from tasks.stage import in_flow_run, stage, store
 
 SAMPLES = 12
@@ -34,27 +34,19 @@ def tally(evaluations: Mapping[str, Evaluation]) -> Made:
 
 
 def publish(board: Leaderboard, evaluations: Mapping[str, Evaluation]) -> None:
-    """Show a board, its plot, its lineage and answers side by side on the page of a flow run."""
+    """Show a board, its plot and answers side by side on the page of a flow run."""
     if not in_flow_run():
         return
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
     rows = store().read(board).to_dicts()
-    create_table_artifact(key="leaderboard", table=rows, description="Against the reference")
     plot = base64.b64encode((store().path(board) / PLOT).read_bytes()).decode()
-    create_markdown_artifact(
-        key="leaderboard-plot",
-        markdown=f"{charted(rows)}\n\n![win rates](data:image/png;base64,{plot})",
-        description="Win rates with standard errors",
-    )
-    for key, (description, table) in tables(gather(store(), board)).items():
-        create_table_artifact(key=key, table=table, description=description)
-    create_table_artifact(
-        key="samples", table=samples(evaluations), description="Answers side by side"
-    )
-    create_markdown_artifact(
-        key="lineage", markdown=drawn(board), description="What the board was made from"
-    )
+    picture = f"{charted(rows)}\n\n![win rates](data:image/png;base64,{plot})"
+    posts = [
+        Post("leaderboard", rows, "Against the reference"),
+        Post("leaderboard-plot", picture, "Win rates with standard errors"),
+        *(Post(key, table, told) for key, (told, table) in tables(gather(store(), board)).items()),
+        Post("samples", samples(evaluations), "Answers side by side"),
+    ]
+    post(posts)
 
 
 def tables(evidence: Evidence) -> dict[str, tuple[str, list[dict[str, Any]]]]:
@@ -110,17 +102,6 @@ def samples(evaluations: Mapping[str, Evaluation]) -> list[dict[str, str]]:
             entry = shown.setdefault(prompt, first)
             entry[model] = f"{_mark(row['preference'])} {row['output_2']}"
     return list(shown.values())
-
-
-def drawn(board: Leaderboard) -> str:
-    """The graph that led to a board, as Mermaid: a stage with its rows and seconds a node."""
-    lines = ["```mermaid", "graph TD"]
-    for made in ancestry(store(), board):
-        rows = "" if made.rows is None else f"<br/>{made.rows} rows"
-        lines.append(f'  {made.key}["{made.recipe.stage}{rows}<br/>{made.seconds:.1f} s"]')
-        for folders in made.recipe.inputs.values():
-            lines += [f"  {folder.partition('/')[2]} --> {made.key}" for folder in folders]
-    return "\n".join([*dict.fromkeys(lines), "```"])
 
 
 def _mark(preference: float | None) -> str:
