@@ -15,8 +15,9 @@ from pydantic import Field
 from alpacafarm_core import files, unseen
 from alpacafarm_core.artifacts import Preferences
 from alpacafarm_core.errors import BadInput
+from alpacafarm_core.methods import AnyMethod
 from alpacafarm_core.pairing import PAIR
-from alpacafarm_core.setup import Source
+from alpacafarm_core.setup import Setup, Source
 from alpacafarm_core.shapes import as_pairs
 from alpacafarm_core.values import Value
 
@@ -34,7 +35,16 @@ class Incoming(Value):
     folder: str = Field(default="", description="Folder or s3:// prefix; none: only imports")
 
 
-class Refused(Value):
+class Way(Value):
+    """How policies are made from a dataset: all of what keeps two refreshes comparable."""
+
+    dataset: str
+    how: How
+    method: AnyMethod
+    setup: Setup
+
+
+class Unusable(Value):
     """A file that cannot be used, and why: file, row, column and the mend in one line."""
 
     file: str
@@ -96,8 +106,8 @@ def fresh(landed: pl.DataFrame, before: Sequence[pl.DataFrame], source: Source) 
 
 
 def unjudged(pairs: pl.DataFrame) -> pl.DataFrame:
-    """The pairs that nobody was asked about."""
-    return pairs.filter(pl.col("status") == UNJUDGED)
+    """The pairs that nobody was asked about, to judge."""
+    return pairs.filter(pl.col("status") == UNJUDGED).select(list(PAIR))
 
 
 def with_labels(pairs: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:

@@ -114,11 +114,12 @@ def _written(store: "Store", artifact: "Artifact", form: str) -> Lay:
     """What writes a table into one file; a file of alpaca_eval's that was taken in, as it was."""
     from alpacafarm_core.artifacts import Table
     from alpacafarm_core.exports import is_theirs, writer_of
+    from alpacafarm_core.landing import GIVEN
 
     write = writer_of(artifact.kind, form)
     assert isinstance(artifact, Table)
     given = [store.path(artifact) / name for name in store.manifest(artifact).files]
-    same = [file for file in given if file.stem == inspection.GIVEN]
+    same = [file for file in given if file.stem == GIVEN]
     if form == "alpaca_eval" and same and is_theirs(same[0], artifact.kind):
         content = same[0].read_bytes()
     else:

@@ -12,6 +12,7 @@ import polars as pl
 
 from alpacafarm_core import sources
 from alpacafarm_core.annotate import outstanding, pair
+from alpacafarm_core.arrivals import fresh, unjudged
 from alpacafarm_core.artifacts import Candidates
 from alpacafarm_core.assessing import Question
 from alpacafarm_core.assessing import outstanding as not_yet_asked
@@ -81,6 +82,13 @@ def _invented(imagining: Imagining, policy: object, inventing: Inventing) -> pl.
     return imagining.drafts(wanted) if wanted <= MOST else None
 
 
+def _fresh(
+    _: Imagining, landed: pl.DataFrame, before: tuple[pl.DataFrame, ...], source: Source
+) -> pl.DataFrame:
+    unlabelled = [rows.with_columns(preference=pl.lit(None, pl.Float64)) for rows in before]
+    return fresh(landed, unlabelled, source).rows
+
+
 def _shared(_: Imagining, number: int, of: int, **tables: pl.DataFrame) -> pl.DataFrame:
     (rows,) = tables.values()
     return shared(rows, number, of)
@@ -148,6 +156,8 @@ TABLES: dict[str, Callable[..., pl.DataFrame | None]] = {
     "published": lambda _, **asked: sources.published(**asked),
     "interactions": lambda _, **asked: sources.interactions(**asked),
     "recorded": lambda _, **asked: sources.recorded(**asked),
+    "fresh": _fresh,
+    "label": lambda _, pairs, panel: pairs,
     "share": _shared,
     "mix": _mixed,
     "draw": lambda _, instructions, drawing, seat: drawn(instructions, drawing, seat),
@@ -183,6 +193,7 @@ TABLES: dict[str, Callable[..., pl.DataFrame | None]] = {
 
 COSTS: dict[str, Callable[[pl.DataFrame, dict[str, Any], Ledger], Estimate]] = {
     "annotate": _labels_bought,
+    "label": lambda rows, asked, ledger: _labels_bought(unjudged(rows), asked, ledger),
     "rate": lambda rows, asked, ledger: _asked(rated, rows, asked["raters"], ledger),
     "critique": lambda rows, asked, ledger: _asked(criticised, rows, asked["critics"], ledger),
     "repair": _asked_again,

@@ -1,7 +1,6 @@
 """The commands that look at artifacts, or take one in or out."""
 
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +12,8 @@ from flows.tracing import show_trace
 if TYPE_CHECKING:
     import polars as pl
 
-    from alpacafarm_core.artifacts import Artifact, Preferences
+    from alpacafarm_core.artifacts import Preferences
     from alpacafarm_core.store import Manifest, Store
-
-GIVEN = "given"
-"""A file taken in, as it was: beside the rows, so that it can go out unchanged."""
-AS_GIVEN = (".json", ".csv")
 
 KEY = re.compile(r"[0-9a-f]{4,16}")
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -133,27 +128,22 @@ def forget(key: str, store: StorePath = None, as_json: Json = False) -> None:
 def take_in(
     file: Path,
     kind: Annotated[str, typer.Option("--as", help="What the rows are.")],
+    dataset: Annotated[
+        str, typer.Option(help="Dataset to add them to; default that of their kind.")
+    ] = "",
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
     """Take a file of rows into the store; its content is its key."""
-    from alpacafarm_core import files
-    from alpacafarm_core.recipe import Recipe, key_of
-    from alpacafarm_core.setup import File
-    from alpacafarm_core.store import KINDS, Made, Store
+    from alpacafarm_core.arrivals import refuse_name
+    from alpacafarm_core.landing import take_in
+    from alpacafarm_core.places import place, store_at
     from flows.printing import show_json
+    from flows.watching import told
 
-    name = files.kind_named(kind)
-    arguments = {"file": File.model_validate(file), "kind": name}
-    rows, opened, started = files.read(file, name), Store(root_of(store)), time.time()
-    artifact: Artifact = KINDS[name](key=key_of("import", 1, arguments))
-    ending = file.suffix.lower()
-    given = {f"{GIVEN}{ending}": file.read_bytes()} if ending in AS_GIVEN else {}
-    made = Made(rows, files=given)
-    with opened.lock(artifact):
-        if not opened.has(artifact):
-            opened.write(artifact, made, Recipe.of("import", 1, arguments), started)
-    document = {"key": artifact.key, "kind": name, "rows": rows.height, "quarantined": 0}
+    made, _ = take_in(store_at(place(store)), file, kind, dataset and refuse_name(dataset))
+    told(made, str(file.absolute()))
+    document = {"key": made.key, "kind": made.kind, "rows": made.rows, "quarantined": 0}
     show_json(document) if as_json else _print([document], as_json)
 
 

@@ -29,8 +29,8 @@ from tasks.stage import Stage
 
 ORDER = """
     base instructions mix draw demonstrations published recorded share labels interactions
-    guided corrected generate write gather annotate rate critique repair tag select grade rank
-    prefer look train_policy soup fit_reward soup_rewards fit_pairwise roll_out grow weigh
+    guided corrected generate write gather annotate fresh label rate critique repair tag select grade
+    rank prefer look train_policy soup fit_reward soup_rewards fit_pairwise roll_out grow weigh
     prune leaves choose score agree penalise residual compare_in_pairs compare_scored cluster_told
     cluster_read unite invent admit neighbours sift keep follow_up collect tally
 """
@@ -55,8 +55,13 @@ class Line(NamedTuple):
 
 def planned(methods: Sequence[Method], setups: Sequence[Setup]) -> dict[str, Any]:
     """The document of `alpacafarm plan`; nothing is asked, made or written."""
+    return planned_by([(setup, partial(ranked, methods, setup)) for setup in setups])
+
+
+def planned_by(asked: Sequence[tuple[Setup, Callable[[Farm], object]]]) -> dict[str, Any]:
+    """The same for whatever asks a farm for its stages, in the setup beside it."""
     with looked_into(place()) as (store, ledger):
-        lines = [line for setup in setups for line in _lines(methods, setup, store, ledger)]
+        lines = [line for setup, ask in asked for line in _lines(setup, ask, store, ledger)]
     return {
         "stages": [line._asdict() for line in lines],
         "usd_low": sum(line.usd_low for line in lines),
@@ -74,10 +79,10 @@ def _is_unpriced(line: Line) -> bool:
 
 
 def _lines(
-    methods: Sequence[Method], setup: Setup, store: Store | None, ledger: Ledger
+    setup: Setup, ask: Callable[[Farm], object], store: Store | None, ledger: Ledger
 ) -> list[Line]:
     planner = Planner(setup, store, ledger)
-    ranked(methods, setup, cast(Farm, planner))
+    ask(cast(Farm, planner))
     order = ORDER.split()
     return sorted(planner.lines.values(), key=lambda line: (order.index(line.stage), line.artifact))
 

@@ -1,6 +1,7 @@
 """The farm on Prefect: names every stage, nothing else."""
 
 from tasks.annotate import annotate
+from tasks.arrivals import fresh, label
 from tasks.cluster import cluster, cluster_read, cluster_told
 from tasks.compare import compare, compare_in_pairs, compare_scored
 from tasks.generate import generate as sample
@@ -52,6 +53,7 @@ __all__ = [
     "fit_pairwise",
     "fit_reward",
     "follow_up",
+    "fresh",
     "gather",
     "generate",
     "grade",
@@ -61,6 +63,7 @@ __all__ = [
     "interactions",
     "invent",
     "keep",
+    "label",
     "labels",
     "leaves",
     "look",

@@ -4,6 +4,7 @@ from typing import Any
 
 from alpacafarm_core import annotate as core
 from alpacafarm_core import selftest
+from alpacafarm_core.annotate import Spending
 from alpacafarm_core.artifacts import Candidates, Preferences
 from alpacafarm_core.endpoints import ask_for
 from alpacafarm_core.errors import Unanswered
@@ -34,12 +35,7 @@ def annotate(candidates: Candidates, rivals: Candidates, panel: Panel) -> Made:
     pairs = core.pair(store().read(candidates), store().read(rivals))
     ask = ask_for(panel.endpoint, store().root)
     labels, spent = core.judge(pairs, panel, ask, ledger(), purse())
-    if spent.rows_failed:
-        raise Unanswered(
-            f"{spent.rows_failed} of {pairs.height} pairs got no answer from {panel.endpoint} "
-            f"({spent.complaint or 'answers that cannot be read'}); what was answered is kept, "
-            "mend that and run again to ask only for the rest"
-        )
+    refuse_unanswered(spent, pairs.height, panel)
     notes = {
         "calls_bought": spent.calls,
         "usd_bought": spent.price,
@@ -47,3 +43,13 @@ def annotate(candidates: Candidates, rivals: Candidates, panel: Panel) -> Made:
         "usd": float(labels["price"].sum()),
     }
     return Made(labels, notes)
+
+
+def refuse_unanswered(spent: Spending, rows: int, panel: Panel) -> None:
+    """Raise Unanswered where some of so many rows got no answer."""
+    if spent.rows_failed:
+        raise Unanswered(
+            f"{spent.rows_failed} of {rows} pairs got no answer from {panel.endpoint} "
+            f"({spent.complaint or 'answers that cannot be read'}); what was answered is kept, "
+            "mend that and run again to ask only for the rest"
+        )
