@@ -10,12 +10,13 @@ import tasks
 from alpacafarm_core.annotate import judge, pair
 from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Sampling
-from alpacafarm_core.setup import Setup
+from alpacafarm_core.setup import File, Files, Setup
 from alpacafarm_core.store import Store
 from flows.cli import main
 from flows.leaderboard import methods_named, ranked
 from flows.planning import planned
 from flows.prepare import started
+from flows.spreading import divided, told
 from tasks.stage import cap, ledger
 
 SMOKE = Setup(scale="smoke")
@@ -172,3 +173,25 @@ def test_a_part_of_the_judges_ranks_again_for_nothing(farm, tmp_path, monkeypatc
     rows = farm.read(ranked(methods_named(METHODS, SMOKE), SMOKE.replace(judges=str(part))))
     assert ledger().counts() == calls
     assert (rows["n_total"] < SMOKE.sizes.eval).all() and (rows["coverage"] == 100.0).all()
+
+
+def test_a_board_of_several_machines_is_that_of_one_with_a_run_begun_for_each_method(farm):
+    begun: list[tuple[str, float | None]] = []
+    events = len(farm.journal())
+    methods = methods_named(METHODS, SMOKE)
+
+    def begin(method, setup, allowance):
+        begun.append((method.name, allowance))
+
+    board = divided(methods, SMOKE, 0.0, begin)
+    assert begun == [(name, 0.0) for name in METHODS]
+    assert board == ranked(methods, SMOKE)
+    assert ran_since(farm, events) == []
+
+
+def test_a_run_told_to_another_machine_names_the_files_of_its_setup(tmp_path):
+    (tmp_path / "prompts.json").write_text("[]")
+    file = File.model_validate(tmp_path / "prompts.json")
+    given = Setup(source=Files(instructions=file, demonstrations=file))
+    assert Setup.model_validate(told(given)) == given
+    assert told(given)["source"]["instructions"]["path"] == str(file.path)
