@@ -6,12 +6,13 @@ and temporary names, and endings that hold no rows, are left alone.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from alpacafarm_core.errors import BadInput, Missing
+from alpacafarm_core.errors import Missing
+from alpacafarm_core.objects import S3Objects
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
 SETTLED = 2.0
@@ -32,8 +33,8 @@ class Place(Protocol):
     def stamps(self) -> Mapping[str, Stamp]:
         """Every file that may hold rows, oldest first; raises Missing where there is no place."""
 
-    def fetched(self, name: str) -> Any:
-        """A context in which the file lies at the path it gives."""
+    def fetched(self, name: str) -> AbstractContextManager[Path]:
+        """A block in which the file lies at the path it gives."""
 
     def address(self, name: str) -> str:
         """Where the file is, for people."""
@@ -55,8 +56,8 @@ def whole(found: Place, patience: float = SETTLED) -> list[str]:
 
 
 def holds_rows(name: str) -> bool:
-    """Whether a name is that of a file to take: not hidden, of a known ending."""
-    return not name.startswith((".", "~")) and name.lower().endswith(ENDINGS)
+    """Whether a name is that of a file to take: not hidden, of a known ending, in no folder."""
+    return "/" not in name and not name.startswith((".", "~")) and name.lower().endswith(ENDINGS)
 
 
 class Folder(NamedTuple):
@@ -94,40 +95,28 @@ class Folder(NamedTuple):
 class Prefix:
     """Objects directly below a prefix; an object is there whole or not at all."""
 
-    def __init__(self, where: str) -> None:
-        self.bucket, _, prefix = where.removeprefix(S3).partition("/")
-        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        if not self.bucket:
-            raise BadInput(f"{where!r} names no bucket; write s3://BUCKET/PREFIX")
+    def __init__(self, address: str) -> None:
+        """Raises BadInput for what is no address, or without the package that it takes."""
+        self._objects = S3Objects(address)
 
     def stamps(self) -> dict[str, Stamp]:
         """By name, oldest first."""
-        pages = _client().get_paginator("list_objects_v2")
-        listed = pages.paginate(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/")
-        found = [each for page in listed for each in page.get("Contents", ())]
-        found.sort(key=lambda each: (each["LastModified"], each["Key"]))
-        names = {each["Key"].removeprefix(self.prefix): each["ETag"] for each in found}
-        return {name: Stamp(mark, True) for name, mark in names.items() if holds_rows(name)}
+        try:
+            held = self._objects.listing("").held
+        except Missing as error:
+            raise Missing(f"no bucket {self._objects.bucket}; make it, or name another") from error
+        found = sorted(held, key=lambda each: (each.laid, each.name))
+        return {each.name: Stamp(each.tag, True) for each in found if holds_rows(each.name)}
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """A copy of the object, gone afterwards."""
+        """A copy of the object, gone afterwards; raises Missing where the object is gone."""
         with TemporaryDirectory() as folder:
             file = Path(folder, name)
-            _client().download_file(self.bucket, self.prefix + name, str(file))
+            if not self._objects.fetch(name, file):
+                raise Missing(f"no object {self.address(name)} any more; lay it there again")
             yield file
 
     def address(self, name: str) -> str:
         """Its address."""
-        return f"{S3}{self.bucket}/{self.prefix}{name}"
-
-
-def _client() -> Any:
-    """An S3 client as the environment says (AWS_ENDPOINT_URL, credentials)."""
-    try:
-        import boto3
-    except ImportError as error:
-        raise BadInput(
-            "an s3:// prefix needs boto3; install it with `pip install 'alpacafarm[s3]'`"
-        ) from error
-    return boto3.client("s3")
+        return f"{self._objects.address}/{name}"

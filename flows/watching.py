@@ -16,7 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import typer
 
-from alpacafarm_core.errors import BadInput, Missing
+from alpacafarm_core.errors import BadInput, FarmError, Missing
 from flows.inspection import StorePath
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Eye:
         """`look`, going on at the next one when the place cannot be looked at."""
         try:
             self.look()
-        except (BadInput, OSError) as error:
+        except (FarmError, OSError) as error:
             log.warning("%s", error)
 
     def look(self) -> list[str]:
