@@ -43,6 +43,14 @@ class BudgetReached(FarmError):
     exit_code = 3
 
 
+class Refused(FarmError):
+    """A person refused the price of a plan; nothing was asked."""
+
+
+class CrashedTooOften(FarmError):
+    """A run that died each time it was begun again; what it had made is kept."""
+
+
 class Unanswered(FarmError):
     """Some calls to a judge failed; what was answered is kept and a rerun asks the rest."""
 

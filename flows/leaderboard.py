@@ -15,9 +15,10 @@ from alpacafarm_core.method import Method
 from alpacafarm_core.methods import METHODS, AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
+from flows.approval import AskAbove, admit
+from flows.endings import named_endings
 from flows.evaluate import answered, judged
 from flows.prepare import FARM, admitted, based, started
-from tasks.stage import cap
 from tasks.tally import publish
 
 Dollars = Annotated[float | None, Field(ge=0, description="What judges may cost, US dollars")]
@@ -84,14 +85,17 @@ def side_by_side(
 
 
 @flow(log_prints=True)
+@named_endings
 def run(
     method: AnyMethod = SFT.at("small"),  # noqa: B008
     setup: Setup = Setup(),  # noqa: B008
     budget: Dollars = None,
+    ask_above: AskAbove = None,
 ) -> Leaderboard:
     """Train with one method and rank the policy beside base and SFT."""
-    cap(budget)
-    return ranked(beside_sft(method, setup), setup)
+    methods = beside_sft(method, setup)
+    admit(budget, ask_above, lambda: plan_of(methods, setup))
+    return ranked(methods, setup)
 
 
 def beside_sft(method: Method, setup: Setup) -> list[Method]:
@@ -100,12 +104,22 @@ def beside_sft(method: Method, setup: Setup) -> list[Method]:
     return [method] if method.name == sft.name else [sft, method]
 
 
+def plan_of(methods: Sequence[Method], setup: Setup) -> dict[str, Any]:
+    """The document of `alpacafarm plan` for a race."""
+    from flows.planning import planned
+
+    return planned(methods, [setup])
+
+
 @flow(log_prints=True)
+@named_endings
 def leaderboard(
     methods: list[str] = list(DEMO),  # noqa: B006
     setup: Setup = Setup(),  # noqa: B008
     budget: Dollars = None,
+    ask_above: AskAbove = None,
 ) -> Leaderboard:
     """Run every method from the same start and rank them against the reference."""
-    cap(budget)
-    return ranked(methods_named(methods, setup), setup)
+    chosen = methods_named(methods, setup)
+    admit(budget, ask_above, lambda: plan_of(chosen, setup))
+    return ranked(chosen, setup)
