@@ -17,7 +17,16 @@ import typer
 
 from alpacafarm_core.errors import FarmError
 from alpacafarm_core.following import CLEAR
-from flows import comparing, doctoring, exporting, inspection, purchasing, reporting, studying
+from flows import (
+    comparing,
+    doctoring,
+    exporting,
+    inspection,
+    purchasing,
+    reporting,
+    studying,
+    watching,
+)
 from flows.purchasing import EXTRA, Budget, Names, Seed, Seeds, one_method, several, use
 
 app = typer.Typer(
@@ -222,3 +231,4 @@ studying.add_to(app)
 exporting.add_to(app)
 reporting.add_to(app)
 doctoring.add_to(app)
+watching.add_to(app)
