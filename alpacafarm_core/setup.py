@@ -7,7 +7,7 @@ method's `at`, the steps, together.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from alpacafarm_core.errors import Damaged, Missing
 from alpacafarm_core.recipe import file_digest
@@ -42,18 +42,25 @@ SIZES: dict[str, Sizes] = {
 }  # fmt: skip
 
 
+def _path_alone(schema: dict[str, Any]) -> None:
+    """A form asks for the path; the digest is taken of what lies there."""
+    schema["required"] = ["path"]
+
+
 class File(Value):
     """A file of the user's; its content is part of the key, its path is not."""
 
-    path: Path = Field(exclude=True, description="Where the file lies")
-    digest: str = Field(description="SHA-256 of its content")
+    model_config = ConfigDict(json_schema_extra=_path_alone)
+
+    path: Path = Field(exclude=True, description="Where it lies, seen by the worker")
+    digest: str = Field(description="SHA-256 of its content; none: as found")
 
     @model_validator(mode="before")
     @classmethod
     def _pin(cls, given: Any) -> Any:
         """Accept a bare path and take the digest of what lies there."""
         path = given.get("path") if isinstance(given, dict) else given
-        if path is None or (isinstance(given, dict) and "digest" in given):
+        if path is None or (isinstance(given, dict) and given.get("digest")):
             return given
         if not Path(path).is_file():
             raise Missing(f"no file {path}; give the path of an existing file")

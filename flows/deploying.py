@@ -150,6 +150,19 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
         parameters={"setup": {"scale": "smoke"}},
         queue="gpu",
     ),
+    Deployment(
+        entrypoint="flows/spreading.py:spread",
+        name="default",
+        description="A leaderboard whose methods are trained on every machine that has a worker.",
+        tags=("leaderboard",),
+    ),
+    Deployment(
+        entrypoint="flows/spreading.py:enter",
+        name="default",
+        description="One method's part of a leaderboard over several machines.",
+        tags=("leaderboard",),
+        queue="gpu",
+    ),
     *_of_methods(),
     Deployment(
         entrypoint="flows/optimise.py:optimise",
@@ -178,6 +191,18 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
         tags=("study",),
         limit=1,
         queue="gpu",
+    ),
+    Deployment(
+        entrypoint="flows/annotate.py:annotate",
+        name="default",
+        description="Label a file of pairs with a panel of judges.",
+        tags=("judging",),
+    ),
+    Deployment(
+        entrypoint="flows/outputs.py:evaluate_outputs",
+        name="default",
+        description="Your model's outputs against a reference: a row of a board, and its price.",
+        tags=("judging",),
     ),
     Deployment(
         entrypoint="flows/people.py:people",

@@ -59,10 +59,9 @@ def labelled(work: Labelling, out: Path, budget: float | None = None) -> dict[st
     """
     started = time.time()
     refuse_place(out)
-    if work.until_decided is not None and work.both_orders:
-        raise BadInput("--until-decided looks at one label a pair; leave out --both-orders")
+    refuse_both(work)
     cap(budget)
-    panel, (raw, pairs) = _panel(work), files.read_pairs(work.pairs)
+    panel, (raw, pairs) = panel_of(work), files.read_pairs(work.pairs)
     refuse_loss(raw, work.pairs, out)
     selftest.check(panel)
     judged = kept(pairs, panel)
@@ -74,9 +73,7 @@ def labelled(work: Labelling, out: Path, budget: float | None = None) -> dict[st
         terms = Terms(alpha=work.until_decided, seed=work.seed, purse=purse())
         document = _until_decided((raw, pairs), panel, ask, terms, out)
         return document | {"seconds": round(time.time() - started, 3)}
-    parts = [
-        judge(rows, each, ask, ledger(), purse()) for rows, each in _showings(pairs, panel, work)
-    ]
+    parts = [judge(pairs, each, ask, ledger(), purse()) for each in showings(panel, work)]
     written(rows_of(raw, parts), out)
     return _document(parts) | {"seconds": round(time.time() - started, 3)}
 
@@ -101,12 +98,10 @@ def _until_decided(
 
 def priced(work: Labelling, where: str) -> dict[str, Any]:
     """What labelling a file would take; nobody is asked and nothing is written."""
-    panel, (_, pairs) = _panel(work), files.read_pairs(work.pairs)
+    panel, (_, pairs) = panel_of(work), files.read_pairs(work.pairs)
     with looked_into(where) as (_, known):
         batches = [
-            batch
-            for rows, each in _showings(pairs, panel, work)
-            for batch in outstanding(rows, each, known)
+            batch for each in showings(panel, work) for batch in outstanding(pairs, each, known)
         ]
     whole = estimated(batches)._asdict()
     state = "to do" if batches else "cached"
@@ -115,7 +110,14 @@ def priced(work: Labelling, where: str) -> dict[str, Any]:
     return {"stages": [line | whole], **sums}
 
 
-def _panel(work: Labelling) -> Panel:
+def refuse_both(work: Labelling) -> None:
+    """Raise BadInput where two labels of a pair are asked for and one is looked at."""
+    if work.until_decided is not None and work.both_orders:
+        raise BadInput("--until-decided looks at one label a pair; leave out --both-orders")
+
+
+def panel_of(work: Labelling) -> Panel:
+    """Who labels; raises BadInput or Missing, before anybody is asked."""
     panel = load(work.panel, flip=work.flip, seed=work.seed)
     if work.base_url is not None:
         if not ENDPOINT.fullmatch(work.base_url):
@@ -126,13 +128,11 @@ def _panel(work: Labelling) -> Panel:
     return panel
 
 
-def _showings(
-    pairs: pl.DataFrame, panel: Panel, work: Labelling
-) -> list[tuple[pl.DataFrame, Panel]]:
-    """The pairs as the panel orders them; or in either order, as given first."""
+def showings(panel: Panel, work: Labelling) -> list[Panel]:
+    """The panel with its own order of showing; or with either order, as given first."""
     if not work.both_orders:
-        return [(pairs, panel)]
-    return [(pairs, panel.replace(order=order)) for order in ("fixed", "switched")]
+        return [panel]
+    return [panel.replace(order=order) for order in ("fixed", "switched")]
 
 
 def rows_of(raw: pl.DataFrame, parts: Sequence[Judged]) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alpacafarm_core.errors import Unanswered
+from alpacafarm_core.errors import BadInput, Unanswered
 from flows.inspection import Json, StorePath
 
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -46,6 +46,7 @@ plan = typer.Typer(help="What a run would make, buy and cost; asks and writes no
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(annotate)
+    app.command(context_settings=EXTRA)(evaluate)
     app.add_typer(plan, name="plan")
 
 
@@ -145,6 +146,37 @@ def annotate(
             f"{document['failed']} of {document['rows']} rows failed ({document['complaint']}); "
             "what was answered is kept, run again to ask only for them"
         )
+
+
+def evaluate(
+    context: typer.Context,
+    outputs: Path,
+    model: Annotated[str, typer.Option(help="Its name on the board; default the file's.")] = "",
+    panel: Annotated[str, typer.Option(help=PANEL)] = "world",
+    reference: Annotated[
+        Path | None, typer.Option(help="File of outputs to beat; default the source's.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Prompts of a source, at most.", min=1)] = 805,
+    seed: Seed = 0,
+    budget: Budget = None,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a file of a model's outputs; `--against.FIELD V` names a source, default the world."""
+    use(store, budget)
+    from alpacafarm_core.setup import File
+    from flows.options import dotted, settled
+    from flows.outputs import Given, Outputs, ranked_alone
+    from flows.printing import show_board
+
+    if reference is not None and context.args:
+        raise BadInput(f"{context.args[0]!r} and --reference name two rivals; take one out")
+    files = {"outputs": File.model_validate(outputs)}
+    work = Outputs(**files, model=model, panel=panel, prompts=prompts, seed=seed)
+    if reference is not None:
+        work = work.replace(against=Given(outputs=File.model_validate(reference)))
+    work = settled(work, dotted(context.args, ("against",)), "evaluate")
+    show_board(ranked_alone(work), as_json)
 
 
 def one_method(words: list[str], method: str) -> tuple[list[Any], list[Any]]:
