@@ -20,8 +20,10 @@ from alpacafarm_core.method import Method
 from alpacafarm_core.methods import AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import File, Setup
+from flows.approval import AskAbove, admit, threshold
+from flows.endings import named_endings
 from flows.evaluate import answered
-from flows.leaderboard import DEMO, Dollars, methods_named, ranked
+from flows.leaderboard import DEMO, Dollars, methods_named, plan_of, ranked
 from flows.optimise import optimised
 from flows.prepare import FARM, admitted, started
 from tasks.stage import cap, in_flow_run
@@ -36,6 +38,7 @@ def entered(method: Method, setup: Setup, farm: Farm = FARM) -> Candidates:
 
 
 @flow(log_prints=True)
+@named_endings
 def enter(
     method: AnyMethod = SFT.at("small"),  # noqa: B008
     setup: Setup = Setup(),  # noqa: B008
@@ -57,10 +60,12 @@ def enter(
 
 
 @flow(log_prints=True)
+@named_endings
 def spread(
     methods: Annotated[list[str], Field(min_length=1, description="Names of methods")] = list(DEMO),  # noqa: B006
     setup: Setup = Setup(),  # noqa: B008
     budget: Dollars = None,
+    ask_above: AskAbove = None,
 ) -> Leaderboard:
     """Rank methods like `leaderboard`, each trained by a run of its own on any worker.
 
@@ -68,9 +73,12 @@ def spread(
         methods: Which methods race.
         setup: What the experiment begins from.
         budget: What judges may cost, US dollars; with a cap only this run itself spends.
+        ask_above: Ask before judges may cost more, US dollars; then too only this run spends.
     """
-    cap(budget)
-    return divided(methods_named(methods, setup), setup, None if budget is None else 0.0, begun)
+    chosen = methods_named(methods, setup)
+    admit(budget, ask_above, lambda: plan_of(chosen, setup))
+    is_capped = budget is not None or threshold(ask_above) is not None
+    return divided(chosen, setup, 0.0 if is_capped else None, begun)
 
 
 def divided(
