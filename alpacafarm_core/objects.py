@@ -25,6 +25,7 @@ UNCONDITIONAL = (
     "this storage knows no conditional writes (If-None-Match), without which two machines could "
     "take the same work; use one that does"
 )
+TRIES = 5
 T = TypeVar("T")
 
 
@@ -212,7 +213,7 @@ def _client() -> Any:
     import boto3
     from botocore.config import Config
 
-    patience: dict[str, Any] = {"max_attempts": 5, "mode": "standard"}
+    patience: dict[str, Any] = {"max_attempts": TRIES, "mode": "standard"}
     return boto3.session.Session().client(
         "s3", config=Config(connect_timeout=10, read_timeout=60, retries=patience)
     )
