@@ -258,8 +258,8 @@ def _inputs(folders: Sequence[str], made: Sequence[Manifest]) -> Markup:
 
 def _settings(made: Manifest, first_with: dict[str, str]) -> Markup:
     """Settings and figures of a stage; those that were told before are led to."""
-    said = _written(made.recipe.settings)
-    notes = _written(made.notes) if made.notes else ""
+    said = written(made.recipe.settings)
+    notes = written(made.notes) if made.notes else ""
     told = tag("pre", notes, class_="said") if notes else NOTHING
     folder = first_with.setdefault(said, made.artifact.folder)
     if folder == made.artifact.folder:
@@ -269,7 +269,8 @@ def _settings(made: Manifest, first_with: dict[str, str]) -> Markup:
     return more(f"version {made.recipe.version}", shown, told)
 
 
-def _written(thing: Any) -> str:
+def written(thing: Any) -> str:
+    """Anything as indented JSON, long texts within it cut."""
     return json.dumps(_short(thing), indent=1, ensure_ascii=False, default=str)
 
 

@@ -12,8 +12,8 @@ from alpacafarm_core.evidence import evaluated
 from alpacafarm_core.profile import brief
 from alpacafarm_core.store import Manifest
 
-MOST = 60
-"""Nodes of a drawing."""
+ALIKE, MOST = 24, 60
+"""Artifacts from which those that are alike are drawn as one, and nodes of a drawing."""
 
 LONGEST = 40
 """Characters beside an arrow."""
@@ -59,10 +59,10 @@ class Graph(NamedTuple):
     left_out: int
 
 
-def graph(lineage: Sequence[Manifest], most: int = MOST) -> Graph:
-    """The graph of artifacts in the order of making, grouped where they are more than `most`."""
-    groups = _groups(lineage) if len(lineage) > most else [[made] for made in lineage]
-    kept = groups[-most:]
+def graph(lineage: Sequence[Manifest], alike: int = ALIKE) -> Graph:
+    """The graph of artifacts in the order of making, grouped where they are more than `alike`."""
+    groups = _groups(lineage) if len(lineage) > alike else [[made] for made in lineage]
+    kept = groups[-MOST:]
     nodes = [_node(group) for group in kept]
     home = {folder: node.name for node in nodes for folder in node.folders}
     given: dict[tuple[str, str], dict[str, None]] = {}

@@ -15,8 +15,8 @@ def receipt(folder: str) -> Artifact:
     return KINDS[kind](key=key)
 
 
-def ancestry(store: Store, artifact: Artifact) -> list[Manifest]:
-    """Manifests of an artifact and all it came from, inputs before what they made.
+def ancestry(store: Store, *artifacts: Artifact) -> list[Manifest]:
+    """Manifests of artifacts and all they came from, inputs before what they made.
 
     An input that has been forgotten since is left out.
     """
@@ -34,7 +34,8 @@ def ancestry(store: Store, artifact: Artifact) -> list[Manifest]:
                 visit(each)
         found[folder] = manifest
 
-    visit(artifact.folder)
+    for artifact in artifacts:
+        visit(artifact.folder)
     return list(found.values())
 
 

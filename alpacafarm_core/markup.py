@@ -22,6 +22,8 @@ class Figure(Markup):
 
 
 NOTHING = Markup("")
+VOID = ("img", "input")
+"""Elements that hold nothing and have no end."""
 
 
 def text(held: Any) -> Markup:
@@ -36,7 +38,8 @@ def tag(name: str, *held: Any, **attributes: Any) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{said}>{''.join(map(text, held))}</{name}>")
+    end = "" if name in VOID else f"</{name}>"
+    return Markup(f"<{name}{said}>{''.join(map(text, held))}{end}")
 
 
 def figure(value: float | None, digits: int = 1, signed: bool = False) -> Figure:
@@ -107,15 +110,25 @@ def page(title: str, style: str, header: Sequence[Markup], sections: Sequence[Se
     ways = [link(part.title, part.anchor) for part in shown]
     parts = [tag("section", tag("h2", part.title), *part.held, id=part.anchor) for part in shown]
     nav = tag("nav", *ways, aria_label="Parts of this page")
-    body = tag("body", tag("main", tag("header", *header, nav), *parts))
-    return f'<!doctype html>\n<html lang="en">{_head(title, style)}{body}</html>\n'
+    return document(title, style, [tag("header", *header, nav), *parts])
 
 
-def _head(title: str, style: str) -> Markup:
+def document(title: str, style: str, held: Sequence[Markup], rules: str = POLICY) -> str:
+    """A whole page with its style sheet inside; `rules` are its content security policy."""
+    body = tag("body", tag("main", *held))
+    return f'<!doctype html>\n<html lang="en">{_head(title, style, rules)}{body}</html>\n'
+
+
+def policy(style: str, rules: str = POLICY) -> str:
+    """The rules with the digest of the one style sheet that they allow."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return rules.format(digest=digest)
+
+
+def _head(title: str, style: str, rules: str) -> Markup:
     head = (
         '<meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(digest=digest)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(style, rules)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
     )

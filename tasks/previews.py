@@ -8,7 +8,6 @@ and the lineage is drawn. All of it is small: it lies in Prefect's database, twi
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
@@ -20,17 +19,16 @@ from alpacafarm_core.artifacts import Artifact, Table
 from alpacafarm_core.errors import Damaged, Missing
 from alpacafarm_core.graphs import graph, mermaid
 from alpacafarm_core.lineage import ancestry, receipt
-from alpacafarm_core.profile import Column, brief, profiled
+from alpacafarm_core.profile import brief, profiled
 from alpacafarm_core.store import Manifest, Store
 
 ROWS = 20
-LARGEST, ALL = 10_000, 200_000
+LARGEST, ALL = 6_000, 120_000
 """Bytes of one preview, and of all that one run may post."""
 
 CELLS = (160, 80, 40, 20)
 """Characters of a text in a preview, the first that fits."""
 
-MARKS = re.compile(r"([^\w\s])")
 log = logging.getLogger("alpacafarm.pages")
 
 
@@ -70,9 +68,9 @@ def preview(flow_run: str, store: Store, artifact: Artifact) -> None:
     run = _runs[flow_run]
     with _only_logged(artifact.folder):
         if run.posted < ALL:
-            made = previewed(store, store.manifest(artifact))
-            run.posted += len(json.dumps(made.content)) + len(made.description)
-            post([made])
+            posts = previewed(store, store.manifest(artifact))
+            run.posted += sum(len(json.dumps(each)) for each in posts)
+            post(posts)
 
 
 def ended(flow: Any, flow_run: Any, state: Any) -> None:
@@ -116,40 +114,24 @@ def post(entries: Sequence[Post]) -> None:
             )
 
 
-def previewed(store: Store, made: Manifest) -> Post:
-    """The first rows as a table; how it was made, and what its columns hold, above them."""
-    told = [_facts(made)]
-    rows: list[dict[str, Any]] = []
-    if isinstance(made.artifact, Table):
-        table = store.scan(made.artifact)
-        columns = profiled(table)
-        told.append(statistics(columns, made.rows or 0))
-        rows = _fitting(table.head(ROWS).collect(), LARGEST - len("".join(told)))
-    else:
-        rows = [{"file": name, "sha256": digest} for name, digest in made.files.items()]
-    return Post(key_of(made.artifact), rows, "\n\n".join(told))
+def previewed(store: Store, made: Manifest) -> list[Post]:
+    """The first rows and what the columns hold, as tables; of weights their files."""
+    key, facts = key_of(made.artifact), _facts(made)
+    if not isinstance(made.artifact, Table):
+        files = [{"file": name, "sha256": digest} for name, digest in made.files.items()]
+        return [Post(key, files, facts)]
+    table = store.scan(made.artifact)
+    columns = [each._asdict() for each in profiled(table)]
+    rows = _fitting(table.head(ROWS).collect(), LARGEST - len(json.dumps(columns)))
+    return [
+        Post(key, rows, f"First rows. {facts}"),
+        Post(f"{key}-columns", columns, f"Columns. {facts}"),
+    ]
 
 
 def key_of(artifact: Artifact) -> str:
     """What a preview is called in Prefect, which takes small letters, digits and dashes."""
     return artifact.folder.replace("/", "-").replace("_", "-")
-
-
-def statistics(columns: Sequence[Column], rows: int) -> str:
-    """The columns' figures as a table of markdown."""
-    lines = [
-        "| column | type | nulls | distinct | of | least | median | most | commonest | share |",
-        "|---|---|--:|--:|---|--:|--:|--:|---|--:|",
-    ]
-    for each in columns:
-        size = [_number(value) for value in (each.least, each.median, each.most)]
-        share = "" if each.times is None else f"{100 * each.times / max(1, rows):.0f} %"
-        cells = [
-            *(each.column, each.type, each.nulls, "" if each.distinct is None else each.distinct),
-            *(each.measured or "", *size, brief(each.commonest or "", 30), share),
-        ]
-        lines.append(f"| {' | '.join(plainly(cell) for cell in cells)} |")
-    return "\n".join(lines)
 
 
 def staged(store: Store, ran: dict[str, bool]) -> Post:
@@ -168,31 +150,23 @@ def staged(store: Store, ran: dict[str, bool]) -> Post:
 
 def drawn(store: Store, ran: dict[str, bool]) -> Post:
     """All that the stages of a run come from; what the run made is green."""
-    lineage: dict[str, Manifest] = {}
-    for folder in ran:
-        lineage |= {made.artifact.folder: made for made in ancestry(store, receipt(folder))}
-    shown = graph(list(lineage.values()))
+    shown = graph(ancestry(store, *map(receipt, ran)))
     left = f" {shown.left_out} more are not drawn." if shown.left_out else ""
     told = f"Green was made by this run, grey was in the store; x3 stands for three alike.{left}"
     return Post("lineage", f"{mermaid(shown, ran)}\n\n{told}", "What the results were made from")
 
 
-def plainly(text: Any) -> str:
-    """Text that markdown shows as it is, on one line."""
-    return MARKS.sub(r"\\\1", " ".join(str(text).split()))
-
-
 def _facts(made: Manifest) -> str:
-    facts = [f"Made by **{plainly(made.recipe.stage)}** in {made.seconds:.1f} s"]
+    """In one line of markdown what made an artifact, from what, and what that took."""
+    facts = [f"Made by {made.recipe.stage} in {made.seconds:.1f} s", f"{made.bytes / 1000:,.0f} kB"]
     facts += [f"{made.rows:,} rows"] if made.rows is not None else []
-    facts.append(f"{made.bytes / 1000:,.0f} kB")
     if "usd_bought" in made.notes:
         facts.append(f"{made.notes['calls_bought']} calls bought for ${_usd(made):.2f}")
     inputs = [f"{name} `{each}`" for name, given in made.recipe.inputs.items() for each in given]
-    source = f"From {', '.join(inputs[:8])}{' and more' if len(inputs) > 8 else ''}. "
-    page = _browse(f"/artifact/{made.artifact.folder}", "All rows")
-    how = f"{source if inputs else ''}`alpacafarm show {made.key}`. {page}"
-    return f"{' · '.join(facts)}\n\n{how.strip()}"
+    if inputs:
+        facts.append(f"from {', '.join(inputs[:6])}{' and more' if len(inputs) > 6 else ''}")
+    facts += [f"`alpacafarm show {made.key}`", _browse(f"/artifact/{made.artifact.folder}", "page")]
+    return " · ".join(filter(None, facts))
 
 
 def _row(made: Manifest, ran: bool) -> dict[str, Any]:
@@ -242,10 +216,6 @@ def _finite(held: Any) -> Any:
     if isinstance(held, list):
         return [_finite(each) for each in held]
     return None if isinstance(held, float) and not isfinite(held) else held
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.6g}"
 
 
 def _manifest(store: Store, folder: str) -> Manifest | None:
