@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from alpacafarm_core.artifacts import Artifact
+from alpacafarm_core.artifacts import Artifact, Table
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.lineage import changes, receipt
 from alpacafarm_core.store import Store
 
@@ -48,6 +49,28 @@ def differing(before: pl.DataFrame, after: pl.DataFrame, tolerance: float = 0.0)
     )
 
 
+def compared(store: Store, before: Artifact, after: Artifact, shown: int) -> dict[str, Any]:
+    """All that differs, as one document: recipes, code, files, and rows with `shown` of each sort.
+
+    Raises BadInput where the two are not of one kind, Missing or Damaged.
+    """
+    if before.kind != after.kind:
+        raise BadInput(
+            f"{before.folder} and {after.folder} are of two kinds; give two keys of one kind"
+        )
+    old, new = store.manifest(before), store.manifest(after)
+    return {
+        "first": before.folder,
+        "second": after.folder,
+        "recipe": changes(old.recipe, new.recipe),
+        "causes": causes(store, before, after),
+        "packages": _apart(old.packages, new.packages),
+        "commit": _apart({"commit": old.commit}, {"commit": new.commit}),
+        "files": _apart(old.files, new.files),
+        "rows": _rows_apart(store, before, after, shown),
+    }
+
+
 def causes(store: Store, before: Artifact, after: Artifact) -> list[str]:
     """What differs in the recipes of all that two artifacts were made from, nearest first.
 
@@ -78,6 +101,32 @@ def _inputs(store: Store, before: Artifact, after: Artifact) -> Iterator[tuple[A
         for one, other in zip(old[name], new.get(name, []), strict=False):
             if one != other and one.split("/")[0] == other.split("/")[0]:
                 yield receipt(one), receipt(other)
+
+
+def _apart(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str | None]]:
+    names = dict.fromkeys([*before, *after])
+    return {
+        name: [before.get(name), after.get(name)]
+        for name in names
+        if before.get(name) != after.get(name)
+    }
+
+
+def _rows_apart(
+    store: Store, before: Artifact, after: Artifact, shown: int
+) -> dict[str, Any] | None:
+    """Counts of rows and the first few of each sort; None for weights, which have no rows."""
+    if not isinstance(before, Table) or not isinstance(after, Table):
+        return None
+    found = differing(store.read(before), store.read(after))
+    sorts = ("added", "removed", "changed")
+    columns = Counter(name for row in found.changed for name in row["columns"])
+    return {
+        **{sort: len(getattr(found, sort)) for sort in sorts},
+        "same": found.same,
+        "columns": dict(columns.most_common()),
+        "shown": {sort: getattr(found, sort)[:shown] for sort in sorts},
+    }
 
 
 def _keyed(rows: pl.DataFrame) -> Iterator[tuple[tuple[Any, ...], Row]]:

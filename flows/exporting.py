@@ -15,8 +15,7 @@ from flows.inspection import Json, StorePath
 
 if TYPE_CHECKING:
     from alpacafarm_core.artifacts import Artifact
-    from alpacafarm_core.difference import Difference
-    from alpacafarm_core.store import Manifest, Store
+    from alpacafarm_core.store import Store
 
 FORMS = "alpaca_eval, alpaca_farm, trl, hf, jsonl or bundle"
 Lay = Callable[[Path], Any]
@@ -62,15 +61,11 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What differs between two artifacts: how they were made, and their rows."""
+    from alpacafarm_core.difference import compared
     from flows.printing import show_json
 
     opened = inspection.open_store(store)
-    before, after = opened.find(first), opened.find(second)
-    if before.kind != after.kind:
-        raise BadInput(
-            f"{before.folder} and {after.folder} are of two kinds; give two keys of one kind"
-        )
-    document = _compared(opened, before, after, rows)
+    document = compared(opened, opened.find(first), opened.find(second), rows)
     show_json(document) if as_json else _show_difference(document)
 
 
@@ -184,58 +179,6 @@ def _placed(out: Path, lay: Lay) -> None:
         if draft.is_dir():
             shutil.rmtree(draft)
         draft.unlink(missing_ok=True)
-
-
-def _compared(store: "Store", before: "Artifact", after: "Artifact", shown: int) -> dict[str, Any]:
-    from alpacafarm_core.difference import causes
-    from alpacafarm_core.lineage import changes
-
-    old, new = store.manifest(before), store.manifest(after)
-    return {
-        "first": before.folder,
-        "second": after.folder,
-        "recipe": changes(old.recipe, new.recipe),
-        "causes": causes(store, before, after),
-        "packages": _apart(old.packages, new.packages),
-        "commit": _apart({"commit": old.commit}, {"commit": new.commit}),
-        "files": _apart(old.files, new.files),
-        "rows": _rows_apart(store, old, new, shown),
-    }
-
-
-def _apart(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str | None]]:
-    names = dict.fromkeys([*before, *after])
-    return {
-        name: [before.get(name), after.get(name)]
-        for name in names
-        if before.get(name) != after.get(name)
-    }
-
-
-def _rows_apart(
-    store: "Store", old: "Manifest", new: "Manifest", shown: int
-) -> dict[str, Any] | None:
-    """Counts of rows and the first few of each sort; None for weights, which have no rows."""
-    from alpacafarm_core.artifacts import Table
-    from alpacafarm_core.difference import differing
-
-    if not isinstance(old.artifact, Table) or not isinstance(new.artifact, Table):
-        return None
-    found = differing(store.read(old.artifact), store.read(new.artifact))
-    sorts = ("added", "removed", "changed")
-    return {
-        **{sort: len(getattr(found, sort)) for sort in sorts},
-        "same": found.same,
-        "columns": _columns(found),
-        "shown": {sort: getattr(found, sort)[:shown] for sort in sorts},
-    }
-
-
-def _columns(found: "Difference") -> dict[str, int]:
-    """In how many rows each column changed."""
-    from collections import Counter
-
-    return dict(Counter(name for row in found.changed for name in row["columns"]).most_common())
 
 
 def _show_difference(document: dict[str, Any]) -> None:
