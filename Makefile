@@ -11,7 +11,7 @@ QUIET := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1
 PYTEST := $(QUIET) $(BIN)/python -m pytest
 SPREAD := $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS))
 
-.PHONY: demo test test-slow check format lock ui base bench clean help
+.PHONY: demo test test-slow test-browser check format lock ui base bench clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
@@ -23,10 +23,14 @@ demo: $(READY)  ## run the farm on the built-in world and print the leaderboard
 	@$(BIN)/alpacafarm demo $(DEMO_ARGS)
 
 test: $(READY)  ## the tests, on two cores (WORKERS=0 for one, PYTEST_ARGS narrows them)
-	@$(PYTEST) $(SPREAD) -m "not slow" $(or $(PYTEST_ARGS),--cov --cov-report=term)
+	@$(PYTEST) $(SPREAD) -m "not slow and not browser" $(or $(PYTEST_ARGS),--cov --cov-report=term)
 
 test-slow: $(READY)  ## the tests that take minutes
 	@$(PYTEST) $(SPREAD) -m slow $(PYTEST_ARGS)
+
+test-browser: $(READY)  ## the workplace in a headless chromium, which must be installed
+	@$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/pip install -q -e ".[browser]"
+	@$(PYTEST) -m browser tests/browser $(PYTEST_ARGS)
 
 check: $(READY)  ## format, lint, types, import layers, lock file
 	@$(BIN)/ruff format --check .
