@@ -47,6 +47,8 @@ def watch(
     from flows.purchasing import use
 
     use(store)
+    # What is said here is said outside of a flow run.
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     if not os.environ.get("PREFECT_API_URL"):
         raise BadInput("no Prefect server to tell: set PREFECT_API_URL")
     with watched(folder, kind, dataset, every) as thread:

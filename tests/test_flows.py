@@ -4,14 +4,18 @@ import json
 import os
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import tasks
 from alpacafarm_core.annotate import judge, pair
+from alpacafarm_core.arrivals import Incoming, Way
+from alpacafarm_core.landing import take_in
 from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import File, Files, Setup
 from alpacafarm_core.store import Store
+from flows.arrivals import planned_refresh, refresh
 from flows.cli import main
 from flows.leaderboard import methods_named, ranked
 from flows.planning import planned
@@ -195,3 +199,34 @@ def test_a_run_told_to_another_machine_names_the_files_of_its_setup(tmp_path):
     given = Setup(source=Files(instructions=file, demonstrations=file))
     assert Setup.model_validate(told(given)) == given
     assert told(given)["source"]["instructions"]["path"] == str(file.path)
+
+
+def test_new_pairs_are_bought_once_and_what_changed_is_said(farm, tmp_path):
+    file = tmp_path / "new.jsonl"
+    prompts = farm.read(tasks.instructions(SMOKE.source, "preference", 108)).tail(12)
+    pairs = prompts.select("instruction", "input", output_1=pl.lit("Yes."), output_2=pl.lit("No."))
+    pairs.write_ndjson(file)
+    (dpo,) = methods_named(["dpo"], SMOKE)
+    way = Way(dataset="new", how="again", method=dpo, setup=SMOKE)
+    made, _ = take_in(farm, file, "preferences", "new")
+    plan = {line["stage"]: line for line in planned_refresh(way, [made.artifact])["stages"]}
+    assert (plan["fresh"]["rows"], plan["unite"]["state"]) == (12, "to do")
+    before = ledger().counts()
+    changed = refresh.fn(Incoming(name="new"), dpo, SMOKE)
+    (row,) = farm.read(changed).to_dicts()
+    assert (row["rows"], row["new"], row["known"], row["is_recent"]) == (12, 12, 0, True)
+    calls = ledger().counts().calls - before.calls
+    assert row["bought"] > 0 and plan["label"]["calls"] <= calls
+    page = (farm.path(changed) / "report.md").read_text()
+    assert f"12 new rows; 0 were left out. Labels of {row['bought']} rows were bought" in page
+    boards = farm.manifest(changed).recipe.inputs["boards"]
+    assert f"alpacafarm diff {boards[0]} {boards[1]}" in page
+    pl.concat([pairs.head(5)] * 2).write_ndjson(tmp_path / "copies.jsonl")
+    events, counts = len(farm.journal()), ledger().counts()
+    assert refresh.fn(Incoming(name="new"), dpo, SMOKE) == changed
+    assert ran_since(farm, events) == []
+    take_in(farm, tmp_path / "copies.jsonl", "preferences", "new")
+    again = refresh.fn(Incoming(name="new"), dpo, SMOKE)
+    assert farm.read(again)["known"].to_list() == [0, 10]
+    assert ran_since(farm, events) == ["fresh", "label", "changed"]
+    assert ledger().counts() == counts
