@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from alpacafarm_core.ledger import Ledger
+from alpacafarm_core.ledger import Ledger, reopened
 from alpacafarm_core.store import Store
 
 STORE = "data/artifacts"
@@ -56,6 +56,8 @@ def store_at(named: str) -> Store:
 
 def ledger_of(named: str) -> Ledger:
     """The ledger that ALPACAFARM_LEDGER names, else the file in the store's folder."""
+    if os.environ.get("ALPACAFARM_LEDGER"):
+        return reopened("")
     if is_remote(named):
         _say_alone(named)
     return Ledger(folder_of(named) / "ledger.sqlite")
@@ -66,9 +68,10 @@ def looked_into(named: str) -> Iterator[tuple[Store | None, Ledger]]:
     """A store and its ledger to look into, without making either where there is none."""
     held = folder_of(named) / "ledger.sqlite"
     with TemporaryDirectory() as nowhere:
+        known = held.is_file() or os.environ.get("ALPACAFARM_LEDGER")
         yield (
             store_at(named) if is_there(named) else None,
-            Ledger(held if held.is_file() else Path(nowhere, held.name)),
+            ledger_of(named) if known else Ledger(Path(nowhere, held.name)),
         )
 
 

@@ -179,7 +179,7 @@ def transcripts(judgings: Sequence[Judging], ledger: Ledger) -> list[Transcript]
     held = ledger.known(rows)
     if lacking := len(rows) - len(held):
         raise BadInput(
-            f"{lacking} of {len(rows)} answers are not in {ledger.path}; make the bundle where the "
+            f"{lacking} of {len(rows)} answers are not in {ledger.name}; make the bundle where the "
             "judging ran, or run it again"
         )
     calls, shown = dict[str, Call](), defaultdict[str, dict[int, str]](dict)

@@ -14,6 +14,7 @@ import pytest
 from alpacafarm_core.errors import Damaged, StoreNotWritable
 from alpacafarm_core.ledger import Call, Counts, Ledger, Purchase, Record, call_key, digest
 from alpacafarm_core.llm import Message, Request
+from alpacafarm_core.records import FileRecords
 
 
 def call(key: str = "call", text: str = "Output (a)", size: int = 1, price: float = 0.5) -> Call:
@@ -48,7 +49,7 @@ def test_a_row_asked_for_alone_counts_more_than_its_batch(ledger: Ledger) -> Non
 def test_an_interrupt_waits_for_the_answers_in_hand(tmp_path: Path) -> None:
     presses = ["Ctrl-C"]
 
-    class Interrupted(Ledger):
+    class Interrupted(FileRecords):
         @contextmanager
         def _transaction(self) -> Iterator[sqlite3.Connection]:
             with super()._transaction() as file:
@@ -56,7 +57,7 @@ def test_an_interrupt_waits_for_the_answers_in_hand(tmp_path: Path) -> None:
                     signal.raise_signal(signal.SIGINT)
                 yield file
 
-    ledger = Interrupted(tmp_path / "ledger.sqlite")
+    ledger = Ledger(Interrupted(tmp_path / "ledger.sqlite"))
     with pytest.raises(KeyboardInterrupt):
         ledger.append([Purchase(call(), ("row",))])
     assert list(ledger.known(["row"])) == ["row"]

@@ -29,7 +29,7 @@ import polars as pl
 
 from alpacafarm_core import errors
 from alpacafarm_core.errors import TrainingFailed
-from alpacafarm_core.ledger import Ledger
+from alpacafarm_core.ledger import Ledger, reopened
 from alpacafarm_core.machine import Machine
 from alpacafarm_core.train.team import TOGETHER, Team
 from alpacafarm_core.values import Value
@@ -201,7 +201,7 @@ def _packed(thing: Any, folder: Path, number: int) -> dict[str, Any]:
     if isinstance(thing, Path):
         return {"path": str(thing)}
     if isinstance(thing, Ledger):
-        return {"ledger": str(thing.path)}
+        return {"ledger": thing.records.address}
     if isinstance(thing, tuple):
         return {"tuple": [_packed(each, folder, 100 * (number + 1) + i) for i, each in
                           enumerate(thing)]}  # fmt: skip
@@ -216,8 +216,8 @@ def _unpacked(held: dict[str, Any], folder: Path) -> Any:
             return _found(kind).model_validate_json(text)
         case {"path": path}:
             return Path(path)
-        case {"ledger": path}:
-            return Ledger(path)
+        case {"ledger": address}:
+            return reopened(address)
         case {"tuple": each}:
             return tuple(_unpacked(one, folder) for one in each)
     return held["plain"]
