@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,10 +69,9 @@ def looked_into(named: str) -> Iterator[tuple[Store | None, Ledger]]:
     held = folder_of(named) / "ledger.sqlite"
     with TemporaryDirectory() as nowhere:
         known = held.is_file() or os.environ.get("ALPACAFARM_LEDGER")
-        yield (
-            store_at(named) if is_there(named) else None,
-            ledger_of(named) if known else Ledger(Path(nowhere, held.name)),
-        )
+        store = store_at(named) if is_there(named) else None
+        with closing(ledger_of(named) if known else Ledger(Path(nowhere, held.name))) as ledger:
+            yield store, ledger
 
 
 @cache

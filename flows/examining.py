@@ -141,8 +141,8 @@ def shared_ledger(url: str) -> Book:
         ):
             one.execute("SELECT pg_advisory_lock(%s)", (number,))
             free = _value(other, "SELECT pg_try_advisory_lock(%s)", number)
-            has = _value(other, "SELECT to_regclass(%s) IS NOT NULL", "calls")
-            calls = _value(other, "SELECT count(*) FROM calls") if has else 0
+            has = _value(other, "SELECT to_regclass(%s) IS NOT NULL", "alpacafarm.calls")
+            calls = _value(other, "SELECT count(*) FROM alpacafarm.calls") if has else 0
     except psycopg.Error as error:
         # Its text can hold parts of a URL that was not understood.
         return Book(kind="postgres", place=place, error=type(error).__name__)
