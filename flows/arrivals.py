@@ -7,6 +7,7 @@ ledger, and a run without new rows says so and ends.
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
 
 from prefect import flow
@@ -37,6 +38,7 @@ from tasks.arrivals import REPORT, changed
 from tasks.stage import RUN, in_flow_run, store
 
 KIND = "preferences"
+PROJECT = Path(__file__).parents[1]
 
 
 class Growing(Farm, Protocol):
@@ -92,7 +94,7 @@ def taken_in(data: Incoming) -> tuple[Unusable, ...]:
     """Take every whole file of the place into the store; the files that cannot be used, and why."""
     if not data.folder:
         return ()
-    place = watched.place(data.folder)
+    place = watched.place(_where(data.folder))
     try:
         names = watched.whole(place)
     except Missing as error:
@@ -106,6 +108,12 @@ def taken_in(data: Incoming) -> tuple[Unusable, ...]:
             # By its name alone: where a copy of it lay is nobody's affair.
             found.append(Unusable(file=name, why=str(error).replace(str(file), name)))
     return tuple(found)
+
+
+def _where(folder: str) -> str:
+    """A folder that is not below here is meant below the project: runs begin where they please."""
+    is_here = folder.startswith(watched.S3) or Path(folder).is_dir()
+    return folder if is_here else str(PROJECT / folder)
 
 
 def in_order(dataset: str) -> list[Preferences]:
