@@ -7,12 +7,19 @@ method's `at`, the steps, together.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from alpacafarm_core.errors import Damaged, Missing
+from alpacafarm_core.panel import shipped
 from alpacafarm_core.recipe import file_digest
 from alpacafarm_core.settings import Scale
-from alpacafarm_core.values import Value
+from alpacafarm_core.values import Value, in_words
 
 Split = Literal["sft", "preference", "unlabeled", "val", "eval"]
 
@@ -42,8 +49,19 @@ SIZES: dict[str, Sizes] = {
 }  # fmt: skip
 
 
+def _panels(schema: dict[str, Any]) -> None:
+    """A form offers the shipped panels, and a place for the path of another."""
+    own = {"type": schema.pop("type"), "title": "Path"}
+    schema["anyOf"] = [own | {"title": "Shipped", "enum": shipped()}, own]
+
+
+PanelName = Annotated[str, Field(json_schema_extra=_panels)]
+"""A panel that is shipped, by name, or one's own, by the path of its file or folder."""
+
+
 def _path_alone(schema: dict[str, Any]) -> None:
     """A form asks for the path; the digest is taken of what lies there."""
+    in_words(schema)
     schema["required"] = ["path"]
 
 
@@ -132,9 +150,9 @@ class Setup(Value):
     seed: int = Field(default=0, ge=0, description="Seed of sampling, labels and training")
     source: Source = Field(default=World(), description="Where instructions come from")
     base: str = Field(default="world", description="Model folder, hub name, or world")
-    panel: str = Field(default="world", description="Who labels training pairs")
+    panel: PanelName = Field(default="world", description="Who labels training pairs")
     flip: float = Field(default=0.25, ge=0, le=0.5, description="Share of labels turned round")
-    judges: str = Field(default="world", description="Who judges against the reference")
+    judges: PanelName = Field(default="world", description="Who judges against the reference")
 
     @property
     def sizes(self) -> Sizes:

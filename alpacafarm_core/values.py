@@ -5,13 +5,15 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
-def _in_words(schema: dict[str, Any]) -> None:
-    """Say the bounds of real numbers in the description instead of as bounds.
+def in_words(schema: dict[str, Any]) -> None:
+    """Give every field of a form its name, and say bounds of real numbers in the description.
 
-    A browser lets a number field with a minimum take whole steps from it only, so a form with
-    `minimum: 0` refuses 0.25. The class still refuses what is out of bounds.
+    Without a title a form shows the class of what a field holds, or nothing. A browser lets a
+    number field with a minimum take whole steps from it only, so a form with `minimum: 0` refuses
+    0.25. The class still refuses what is out of bounds.
     """
-    for field in schema.get("properties", {}).values():
+    for name, field in schema.get("properties", {}).items():
+        field.setdefault("title", name.replace("_", " ").title())
         if field.get("type") == "number":
             low, high = field.pop("minimum", None), field.pop("maximum", None)
             said = [f"from {low:g}"] if low is not None else []
@@ -28,7 +30,7 @@ class Value(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
         validate_default=True,
-        json_schema_extra=_in_words,
+        json_schema_extra=in_words,
     )
 
     def replace(self, **changes: Any) -> Self:

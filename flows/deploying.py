@@ -101,7 +101,7 @@ def _of_methods() -> tuple[Deployment, ...]:
     """One for each method, its form filled in for the built-in world."""
     return tuple(
         Deployment(
-            entrypoint="flows/leaderboard.py:run",
+            entrypoint=f"flows/methods.py:{name}",
             name=name,
             description=_first(method.__doc__ or name),
             tags=("method",),
@@ -115,6 +115,19 @@ def _of_methods() -> tuple[Deployment, ...]:
 def _first(text: str) -> str:
     """The first paragraph of a docstring, on one line."""
     return " ".join(text.strip().split("\n\n")[0].split())
+
+
+def _landed(dataset: str, **parameters: Any) -> tuple[dict[str, Any], ...]:
+    """The trigger by which each file that lands in a dataset starts a run."""
+    trigger = {
+        "type": "event",
+        "posture": "Reactive",
+        "expect": ["alpacafarm.dataset.landed"],
+        "match": {"prefect.resource.id": f"alpacafarm.dataset.{dataset}"},
+        "threshold": 1,
+        "within": 0,
+    }
+    return (trigger | ({"parameters": parameters} if parameters else {}),)
 
 
 DEPLOYMENTS: tuple[Deployment, ...] = (
@@ -160,6 +173,13 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
         entrypoint="flows/spreading.py:enter",
         name="default",
         description="One method's part of a leaderboard over several machines.",
+        tags=("leaderboard",),
+        queue="gpu",
+    ),
+    Deployment(
+        entrypoint="flows/seeds.py:seeds",
+        name="default",
+        description="The same race from several seeds, and errors over seeds and prompts.",
         tags=("leaderboard",),
         queue="gpu",
     ),
@@ -209,6 +229,30 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
         name="default",
         description="A person judges a file of pairs in the UI, a page at a time.",
         tags=("judging",),
+    ),
+    Deployment(
+        entrypoint="flows/arrivals.py:refresh",
+        name="on-new-pairs",
+        description="Label and learn from pairs that landed since, and say what changed.",
+        tags=("new-data",),
+        parameters={
+            "data": {"name": "preferences", "folder": "data/incoming/preferences"},
+            "method": METHODS["dpo"].at("small").model_dump(mode="json"),
+        },
+        schedules=(Schedule(slug="safety-net", cron="17 */6 * * *", active=True),),
+        triggers=_landed("preferences"),
+        limit=1,
+        queue="gpu",
+    ),
+    Deployment(
+        entrypoint="flows/outputs.py:evaluate_outputs",
+        name="on-new-outputs",
+        description="Judge a model's outputs as soon as a file of them has landed.",
+        tags=("new-data", "judging"),
+        triggers=_landed(
+            "candidates", work={"outputs": {"path": "{{ event.payload.path }}"}, "panel": "world"}
+        ),
+        limit=1,
     ),
 )
 

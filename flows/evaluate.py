@@ -35,5 +35,11 @@ def evaluated(policy: Policy, setup: Setup, farm: Farm = FARM) -> Evaluation:
 
 @flow(log_prints=True)
 def evaluate(policy: Policy, model: str, setup: Setup = Setup()) -> Leaderboard:  # noqa: B008
-    """Judge a policy's answers against the reference's and tally them."""
+    """Judge a policy's answers against the reference's and tally them.
+
+    Args:
+        policy: A policy of the store: its key, and how it decodes.
+        model: Its name on the board.
+        setup: Whose prompts and reference, and who judges.
+    """
     return FARM.tally({model: evaluated(policy, admitted(setup))})

@@ -19,6 +19,7 @@ from alpacafarm_core.estimate import estimated
 from alpacafarm_core.llm import Ask, nobody
 from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.places import looked_into
+from alpacafarm_core.setup import PanelName
 from alpacafarm_core.tally import PROMPT
 from alpacafarm_core.values import Value
 from tasks.stage import cap, ledger, purse, store
@@ -40,7 +41,7 @@ class Labelling(Value):
     """What is to be labelled, and how."""
 
     pairs: Path = Field(description="Pairs: instruction, input?, output_1, output_2")
-    panel: str = Field(description="Shipped panel, YAML file or alpaca_eval folder")
+    panel: PanelName = Field(description="Shipped panel, YAML file or alpaca_eval folder")
     base_url: str | None = Field(default=None, description="Endpoint instead of the panel's own")
     seed: int = Field(default=0, ge=0, description="Seed of draws and answers")
     flip: float | None = Field(default=None, ge=0, le=1, description="Share of labels flipped")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import flow
 from pydantic import Field
@@ -22,6 +22,10 @@ from flows.prepare import FARM, admitted, based, started
 from tasks.tally import publish
 
 Dollars = Annotated[float | None, Field(ge=0, description="What judges may cost, US dollars")]
+if TYPE_CHECKING:
+    MethodName = str
+else:  # a form offers the names; nothing else is taken by it
+    MethodName = Literal[tuple(sorted(METHODS))]
 DEMO = ("sft", "feedme", "best_of_n", "dpo", "ppo")
 
 
@@ -92,7 +96,14 @@ def run(
     budget: Dollars = None,
     ask_above: AskAbove = None,
 ) -> Leaderboard:
-    """Train with one method and rank the policy beside base and SFT."""
+    """Train with one method and rank the policy beside base and SFT.
+
+    Args:
+        method: The method and its settings.
+        setup: What it begins from, and who judges.
+        budget: Judges may cost so many US dollars; the run stops before it would spend more.
+        ask_above: Above so many US dollars the run waits for a person who approves its price.
+    """
     methods = beside_sft(method, setup)
     admit(budget, ask_above, lambda: plan_of(methods, setup))
     return ranked(methods, setup)
@@ -114,12 +125,19 @@ def plan_of(methods: Sequence[Method], setup: Setup) -> dict[str, Any]:
 @flow(log_prints=True)
 @named_endings
 def leaderboard(
-    methods: list[str] = list(DEMO),  # noqa: B006
+    methods: list[MethodName] = list(DEMO),  # noqa: B006
     setup: Setup = Setup(),  # noqa: B008
     budget: Dollars = None,
     ask_above: AskAbove = None,
 ) -> Leaderboard:
-    """Run every method from the same start and rank them against the reference."""
+    """Run every method from the same start and rank them against the reference.
+
+    Args:
+        methods: Which methods, with their settings for the scale; base and SFT stand beside them.
+        setup: What it begins from, and who judges.
+        budget: Judges may cost so many US dollars; the run stops before it would spend more.
+        ask_above: Above so many US dollars the run waits for a person who approves its price.
+    """
     chosen = methods_named(methods, setup)
     admit(budget, ask_above, lambda: plan_of(chosen, setup))
     return ranked(chosen, setup)

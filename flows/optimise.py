@@ -17,5 +17,10 @@ def optimised(method: AnyMethod, setup: Setup, farm: Farm = FARM) -> Policy:
 
 @flow(log_prints=True)
 def optimise(method: AnyMethod = SFT.at("small"), setup: Setup = Setup()) -> Policy:  # noqa: B008
-    """Train a policy with one method; stages done before come from the store."""
+    """Train a policy with one method; stages done before come from the store.
+
+    Args:
+        method: The method and its settings.
+        setup: What it begins from, and who labels.
+    """
     return optimised(method, admitted(setup))

@@ -19,7 +19,7 @@ from alpacafarm_core.judgements import first_row
 from alpacafarm_core.landing import take_in
 from alpacafarm_core.panel import Panel, load
 from alpacafarm_core.settings import Truth
-from alpacafarm_core.setup import SIZES, File, Files, Hub, World
+from alpacafarm_core.setup import SIZES, File, Files, Hub, PanelName, World
 from alpacafarm_core.values import Value
 from flows.approval import AskAbove, admit
 from flows.endings import named_endings
@@ -46,7 +46,7 @@ class Outputs(Value):
 
     outputs: File = Field(description="Your model's outputs: instruction, input?, output")
     model: str = Field(default="", description="Its name on the board; none: the file's")
-    panel: str = Field(default="world", description="Who judges: shipped, YAML or folder")
+    panel: PanelName = Field(default="world", description="Who judges")
     against: Annotated[World | Given | Files | Hub, Field(discriminator="name")] = Field(
         default=World(), description="Whose outputs are to be beaten"
     )

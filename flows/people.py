@@ -33,12 +33,19 @@ MARKS = re.compile(r"[^\w\s]")
 
 @flow(log_prints=True)
 def people(
-    pairs: Annotated[Path, Field(description="Pairs: instruction, input?, output_1, output_2")],
-    out: Annotated[Path, Field(description="File to write: .parquet, .json, .jsonl or .csv")],
-    page: Annotated[int, Field(ge=1, le=50, description="Pairs on a form")] = 5,
-    seed: Annotated[int, Field(ge=0, description="Seed of the order of showing")] = 0,
+    pairs: Path,
+    out: Path,
+    page: Annotated[int, Field(ge=1, le=50)] = 5,
+    seed: Annotated[int, Field(ge=0)] = 0,
 ) -> dict[str, Any]:
-    """Have a person judge a file of pairs in the UI; resume the run to fill in a page."""
+    """Have a person judge a file of pairs in the UI; resume the run to fill in a page.
+
+    Args:
+        pairs: A file the worker sees, with instruction, input?, output_1 and output_2.
+        out: File to write: .parquet, .json, .jsonl or .csv.
+        page: Pairs on a form, 1 to 50.
+        seed: Seed of the order of showing.
+    """
     return judged_by_people(pairs, out, page, seed, _form)
 
 

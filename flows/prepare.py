@@ -69,5 +69,9 @@ def preferences(setup: Setup, policy: Policy, panel: Panel, farm: Farm = FARM) -
 
 @flow(log_prints=True)
 def prepare(setup: Setup = Setup()) -> Start:  # noqa: B008 (a Value is immutable)
-    """Make what every method begins from: an SFT policy and labelled pairs."""
+    """Make what every method begins from: an SFT policy and labelled pairs.
+
+    Args:
+        setup: Where instructions come from, the model to start with, and who labels.
+    """
     return started(admitted(setup))

@@ -19,7 +19,7 @@ from alpacafarm_core.settings import Fitting, Sampling, Truth
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.weights import Policy, Reward
 from flows.evaluate import answered, judged
-from flows.leaderboard import Dollars, methods_named, ranked
+from flows.leaderboard import Dollars, MethodName, methods_named, ranked
 from flows.prepare import FARM, admitted, started
 from tasks import study
 from tasks.stage import cap, in_flow_run, store
@@ -149,11 +149,18 @@ def _refuse_other_worlds(setup: Setup) -> None:
 @flow(log_prints=True)
 def overoptimisation(
     setup: Setup = Setup(),  # noqa: B008
-    steps: Annotated[list[int], Field(description="PPO steps")] = list(STEPS),  # noqa: B006
-    betas: Annotated[list[float], Field(description="Beta of DPO")] = list(BETAS),  # noqa: B006
+    steps: list[int] = list(STEPS),  # noqa: B006
+    betas: list[float] = list(BETAS),  # noqa: B006
     budget: Dollars = None,
 ) -> Curves:
-    """Optimise further and further against a reward model, and see what people would say."""
+    """Optimise further and further against a reward model, and see what people would say.
+
+    Args:
+        setup: What it begins from; the built-in world is the only source with people.
+        steps: How many steps of PPO, a run each.
+        betas: Strengths of the reference in DPO, a run each.
+        budget: Judges may cost so many US dollars; the run stops before it would spend more.
+    """
     cap(budget)
     made = overoptimised(setup, steps, betas)
     _publish("overoptimisation", made)
@@ -162,12 +169,19 @@ def overoptimisation(
 
 @flow(log_prints=True)
 def ranking(
-    methods: Annotated[list[str], Field(description="Methods")] = sorted(METHODS),  # noqa: B008
+    methods: list[MethodName] = sorted(METHODS),  # noqa: B008
     setup: Setup = Setup(),  # noqa: B008
-    seeds: Annotated[int, Field(description="Farms whose mean counts, 1 at least")] = 1,
+    seeds: Annotated[int, Field(ge=1)] = 1,
     budget: Dollars = None,
 ) -> Ranks:
-    """Train and judge every method in simulation and among people, and compare the rankings."""
+    """Train and judge every method in simulation and among people, and compare the rankings.
+
+    Args:
+        methods: Which methods.
+        setup: What they begin from; the built-in world is the only source with people.
+        seeds: Farms whose mean counts, from the setup's seed on.
+        budget: Judges may cost so many US dollars; the run stops before it would spend more.
+    """
     cap(budget)
     made = compared(methods, setup, seeds)
     _publish("ranking", made)

@@ -29,7 +29,7 @@ def test_no_two_deployments_have_one_name():
     assert len(set(IDS)) == len(IDS) == len(HELD["deployments"])
 
 
-@pytest.mark.parametrize("held", HELD["deployments"], ids=IDS)
+@pytest.mark.parametrize("held", HELD["deployments"], ids=lambda held: held["name"])
 def test_prefect_reads_each_entry_and_passes_over_nothing(held):
     assert held.keys() <= KNOWN <= DeploymentConfig.model_fields.keys()
     DeploymentConfig.model_validate(held)
