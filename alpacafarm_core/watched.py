@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, Protocol
 
 from alpacafarm_core.errors import Missing
-from alpacafarm_core.objects import S3Objects
+from alpacafarm_core.objects import Objects, S3Objects, parted
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
 SETTLED = 2.0
@@ -95,16 +95,18 @@ class Folder(NamedTuple):
 class Prefix:
     """Objects directly below a prefix; an object is there whole or not at all."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, objects: Objects | None = None) -> None:
         """Raises BadInput for what is no address, or without the package that it takes."""
-        self._objects = S3Objects(address)
+        self._bucket, below = parted(address)
+        self._address = f"{S3}{self._bucket}/{below}".rstrip("/")
+        self._objects = objects or S3Objects(address)
 
     def stamps(self) -> dict[str, Stamp]:
         """By name, oldest first."""
         try:
             held = self._objects.listing("").held
         except Missing as error:
-            raise Missing(f"no bucket {self._objects.bucket}; make it, or name another") from error
+            raise Missing(f"no bucket {self._bucket}; make it, or name another") from error
         found = sorted(held, key=lambda each: (each.laid, each.name))
         return {each.name: Stamp(each.tag, True) for each in found if holds_rows(each.name)}
 
@@ -119,4 +121,4 @@ class Prefix:
 
     def address(self, name: str) -> str:
         """Its address."""
-        return f"{self._objects.address}/{name}"
+        return f"{self._address}/{name}"

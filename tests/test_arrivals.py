@@ -20,6 +20,7 @@ from flows.arrivals import learned, taken_in
 from flows.furthering import refuse_unfit
 from flows.watching import Eye
 from tests.paper_farm import START, PaperFarm
+from tests.shelf import Shelf
 from tests.test_cli import complaint, typed
 
 WORLD = World()
@@ -134,6 +135,20 @@ def test_files_still_written_to_and_those_without_rows_are_left_alone(tmp_path, 
 def test_a_folder_that_is_not_there_is_named():
     with pytest.raises(Missing, match="no folder nowhere; make it"):
         watched.place("nowhere").stamps()
+
+
+def test_objects_below_a_prefix_come_in_the_order_in_which_they_were_laid(tmp_path):
+    shelf = Shelf()
+    place = watched.Prefix("s3://farm/incoming/", shelf)
+    for name in ("b.jsonl", "a.csv", ".hidden.csv", "more/c.jsonl"):
+        shelf.lay(name, name.encode())
+        shelf.later(1)
+    assert watched.whole(place) == ["b.jsonl", "a.csv"]
+    with place.fetched("b.jsonl") as file:
+        assert (file.name, file.read_bytes()) == ("b.jsonl", b"b.jsonl")
+    assert place.address("b.jsonl") == "s3://farm/incoming/b.jsonl"
+    with pytest.raises(Missing, match=r"no object s3://farm/incoming/c\.csv any more"):
+        place.fetched("c.csv").__enter__()
 
 
 def test_a_file_that_cannot_be_used_is_named_and_the_others_land(store, tmp_path, settled):
