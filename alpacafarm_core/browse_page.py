@@ -25,11 +25,8 @@ RULES = (
     "default-src 'none'; style-src 'sha256-{digest}'; img-src 'self'; base-uri 'none'; "
     "form-action 'self'"
 )
-LISTED, ROWS, CELL = 100, 25, 90
-"""Artifacts and rows on a page, and characters of a text in a table."""
-
-ALIKE = 40
-"""Boxes of a drawing; where there would be more, those that are alike are one."""
+LISTED, ROWS, CELL, SHORT = 100, 25, 90, 24
+"""Artifacts and rows on a page, characters of a text in a table, and of one that needs no room."""
 
 
 class Wanted(NamedTuple):
@@ -83,7 +80,7 @@ def listing(every: Sequence[Manifest], wanted: Wanted) -> str:
         table("Artifacts", columns, rows) if rows else NOTHING,
         _pager("/", wanted._asdict(), wanted.page, -(-len(shown) // LISTED)),
     ]
-    return sheet("Artifacts", [], [tag("h1", "Artifacts"), *held])
+    return sheet("", [], [tag("h1", "Artifacts"), *held])
 
 
 def artifact(facts: Facts) -> str:
@@ -116,10 +113,11 @@ def problem(title: str, line: str) -> str:
 
 
 def sheet(title: str, trail: Sequence[tuple[str, str]], held: Sequence[Markup]) -> str:
-    """A page with the way to it, from the list on."""
+    """A page with the way to it from the list, which has no title of its own."""
     steps = [tag("a", words, href=address) for words, address in [("Artifacts", "/"), *trail]]
     way = tag("nav", *steps, tag("span", title), class_="trail", aria_label="Where this page is")
-    return markup.document(f"{title} · AlpacaFarm", STYLE, [way, *held], RULES)
+    named = f"{title or 'Artifacts'} · AlpacaFarm"
+    return markup.document(named, STYLE, [way if title else NOTHING, *held], RULES)
 
 
 def leading(folder: str, words: str = "") -> Markup:
@@ -282,7 +280,10 @@ def _cell(held: Any) -> Any:
         return "yes" if held else "no"
     if isinstance(held, int | float):
         return Figure(number(held))
-    return f"{len(held)} items" if isinstance(held, list) else brief(held, CELL)
+    if isinstance(held, list):
+        return f"{len(held)} items"
+    said = brief(held, CELL)
+    return tag("div", said, class_="cut") if len(said) > SHORT else said
 
 
 def _plot(folder: str, name: str) -> Markup:
@@ -291,7 +292,7 @@ def _plot(folder: str, name: str) -> Markup:
 
 
 def _drawn(facts: Facts) -> Markup:
-    shown = graph(facts.lineage, ALIKE)
+    shown = graph(facts.lineage)
     told = "Every box leads to its artifact; x3 stands for three that are alike."
     left = f" {shown.left_out} more are not drawn." if shown.left_out else ""
     picture = drawing.lineage(shown, _address, facts.made.artifact.folder)
@@ -301,6 +302,9 @@ def _drawn(facts: Facts) -> Markup:
 
 
 def _address(node: Node) -> str:
+    """The page of an artifact, or the list of a stage's where a box stands for several."""
+    if len(node.folders) > 1:
+        return f"/?{urlencode({'stage': node.stage})}"
     return f"/artifact/{node.folders[0]}"
 
 

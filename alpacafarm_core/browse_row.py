@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alpacafarm_core.browse_page import leading, number, sheet
-from alpacafarm_core.exhibits import written
-from alpacafarm_core.markup import NOTHING, Figure, Markup, more, table, tag
+from alpacafarm_core.markup import NOTHING, Figure, Markup, more, table, tag, text
 from alpacafarm_core.profile import brief
 from alpacafarm_core.store import Manifest
 from alpacafarm_core.tracing import Trace
@@ -14,6 +13,9 @@ from alpacafarm_core.transcript import Judgement
 
 SHOWN = 3
 """Rows named of each artifact on the way to a row."""
+
+SHORT = 40
+"""Characters of a text that stands beside its name."""
 
 TELLING = ("model", "instruction", "output", "output_1", "response", "prompt")
 """Columns of which the first says what a row is about."""
@@ -32,11 +34,10 @@ class Looked(NamedTuple):
 def row(looked: Looked) -> str:
     """One row in full, what a judge was asked about it, and the rows that made it."""
     folder = looked.made.artifact.folder
-    values = [_value(name, held) for name, held in looked.held.items()]
     held = [
         tag("h1", f"Row {looked.row} of ", leading(folder)),
         _beside(looked),
-        tag("section", tag("h2", "Values"), *values),
+        tag("section", tag("h2", "Values"), *_values(looked.held)),
         _judged(looked.judgement) if looked.judgement else NOTHING,
         tag("section", tag("h2", "The rows that made it"), _traced(looked), id="lineage"),
         tag("p", "On the command line: ",
@@ -65,18 +66,30 @@ def difference(told: Mapping[str, Any]) -> str:
     return sheet("what differs", [(told["second"], f"/artifact/{told['second']}")], held)
 
 
-def _value(name: str, held: Any) -> Markup:
-    """A column and what the row holds in it; long lists open on a click."""
-    if held is None:
-        shown = tag("p", "nothing", class_="soft")
-    elif isinstance(held, str):
-        shown = tag("div", held, class_="said") if held else tag("p", "empty", class_="soft")
-    elif isinstance(held, list):
-        said = tag("pre", json.dumps(held, default=str), class_="said")
-        shown = more(f"{len(held)} items", said)
-    else:
-        shown = tag("p", number(held) if isinstance(held, float) else str(held).lower())
-    return tag("div", tag("h3", name), shown, class_="value")
+def _values(held: Mapping[str, Any]) -> list[Markup]:
+    """Texts in full, one below the other; then all that is short; long lists open on a click."""
+    long = [name for name, each in held.items() if isinstance(each, str) and len(each) > SHORT]
+    texts = [
+        tag("div", tag("h3", name), tag("div", held[name], class_="said"), class_="value")
+        for name in long
+    ]
+    facts = [
+        part
+        for name in held
+        if name not in long
+        for part in (tag("dt", name), tag("dd", _short(held[name])))
+    ]
+    return [*texts, tag("dl", *facts, class_="facts")]
+
+
+def _short(held: Any) -> Markup:
+    if held is None or held == "":
+        return tag("span", "nothing" if held is None else "empty", class_="soft")
+    if isinstance(held, list):
+        return more(f"{len(held)} items", tag("pre", json.dumps(held, default=str), class_="said"))
+    if isinstance(held, bool):
+        return text("yes" if held else "no")
+    return text(number(held) if isinstance(held, float) else held)
 
 
 def _beside(looked: Looked) -> Markup:
@@ -162,9 +175,25 @@ def _rows_apart(rows: Mapping[str, Any]) -> Markup:
         held.append(tag("p", f"Changed: {changed}."))
     for sort, some in rows["shown"].items():
         if some:
-            told = [tag("pre", written(each), class_="said value") for each in some]
-            held += [tag("h3", sort), *told]
+            held += [tag("h3", sort), *(_apart(each) for each in some)]
     return tag("section", *held)
+
+
+def _apart(row: Mapping[str, Any]) -> Markup:
+    """A row that is not as it was: what names it, and each column before and after."""
+    named = " · ".join(brief(row[name], 120) for name in row if name != "columns" and row[name])
+    cells = [
+        [name, *(_cut(held) for held in both)] for name, both in row.get("columns", {}).items()
+    ]
+    told = table("Before and after", ["column", "before", "after"], cells) if cells else NOTHING
+    return tag("div", tag("p", named), told, class_="value")
+
+
+def _cut(held: Any) -> Markup:
+    if isinstance(held, list):
+        return text(f"{len(held)} items")
+    said = brief(held, 300) if isinstance(held, str) else _short(held)
+    return tag("div", said, class_="cut") if len(said) > 24 else text(said)
 
 
 def _digest(said: str | None) -> str:

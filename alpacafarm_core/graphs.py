@@ -65,12 +65,12 @@ def graph(lineage: Sequence[Manifest], alike: int = ALIKE) -> Graph:
     kept = groups[-MOST:]
     nodes = [_node(group) for group in kept]
     home = {folder: node.name for node in nodes for folder in node.folders}
-    given: dict[tuple[str, str], dict[str, None]] = {}
+    carried: dict[tuple[str, str], dict[str, None]] = {}
     for made in (made for group in kept for made in group):
-        for name, folder in _given(made):
+        for name, folder in given(made):
             if folder in home:
-                given.setdefault((home[folder], home[made.artifact.folder]), {})[name] = None
-    edges = [Edge(*ends, brief(", ".join(names), LONGEST)) for ends, names in given.items()]
+                carried.setdefault((home[folder], home[made.artifact.folder]), {})[name] = None
+    edges = [Edge(*ends, brief(", ".join(names), LONGEST)) for ends, names in carried.items()]
     return Graph(nodes, edges, len(lineage) - len(home))
 
 
@@ -94,7 +94,7 @@ def state(node: Node, ran: Mapping[str, bool]) -> str:
     return "made" if all(made) else "part" if any(made) else "cached"
 
 
-def _given(made: Manifest) -> Iterator[tuple[str, str]]:
+def given(made: Manifest) -> Iterator[tuple[str, str]]:
     """Each input with its name; labels that a board counts with the model they are of."""
     models: dict[str, list[str]] = {}
     for folder, model in evaluated(made):

@@ -83,6 +83,7 @@ def application(store: "Store", secret: str = "") -> "Starlette":
         f"{one}/plot/{{name:path}}": answers["plot"],
         f"{one}/report": answers["report"],
         "/diff": answers["difference"],
+        "/favicon.ico": lambda _: _reply(b"", PNG, "default-src 'none'", 204),
     }
     return Starlette(
         routes=[Route(path, answer, methods=["GET"]) for path, answer in places.items()],

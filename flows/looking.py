@@ -9,6 +9,7 @@ from alpacafarm_core.browse_page import ROWS, Facts, Wanted
 from alpacafarm_core.difference import compared
 from alpacafarm_core.errors import FarmError, Missing
 from alpacafarm_core.evidence import Result
+from alpacafarm_core.graphs import given
 from alpacafarm_core.lineage import ancestry
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.profile import profiled
@@ -43,11 +44,10 @@ def artifact(store: Store, looked_at: Artifact, page: int) -> str:
         raise Missing(f"{looked_at.folder} has no page {page} of rows; go back to the first")
     table = store.scan(looked_at) if isinstance(looked_at, Table) else None
     rows = [] if table is None else table.slice((page - 1) * ROWS, ROWS).collect().to_dicts()
-    given = made.recipe.inputs.items()
     return browse_page.artifact(
         Facts(
             made=made,
-            inputs=[(name, each, known.get(each)) for name, folders in given for each in folders],
+            inputs=[(name, each, known.get(each)) for name, each in given(made)],
             users=[each for each in every if _uses(each, looked_at.folder)],
             columns=[] if table is None else profiled(table),
             rows=rows,
