@@ -18,6 +18,7 @@ import typer
 from alpacafarm_core.errors import FarmError
 from alpacafarm_core.following import CLEAR
 from flows import (
+    browsing,
     comparing,
     doctoring,
     exporting,
@@ -25,6 +26,7 @@ from flows import (
     purchasing,
     reporting,
     studying,
+    sweeping,
     watching,
 )
 from flows.purchasing import EXTRA, Budget, Names, Seed, Seeds, one_method, several, use
@@ -135,14 +137,22 @@ def card(
 @app.command()
 def serve(
     with_server: Annotated[bool, typer.Option(help="Start a Prefect server too.")] = False,
+    host: Annotated[str, typer.Option(help="Address it listens at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of that server.", min=1, max=65535)] = 4200,
+    pool: Annotated[str, typer.Option(help="Work pool of the deployments.")] = "local",
+    queue: Annotated[
+        list[str] | None, typer.Option(help="Queue to work for, repeatable; default all.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Runs at a time on this machine.", min=1)] = 1,
+    work: Annotated[bool, typer.Option(help="Take up runs here.")] = True,
     store: StorePath = None,
 ) -> None:
     """Register every deployment and start a worker for them."""
+    from flows.serving import Serving
     from flows.serving import serve as start
 
     use(store)
-    start(with_server, port)
+    start(Serving(with_server, host, port, pool, tuple(queue or ()), limit, work))
 
 
 def _race(
@@ -230,5 +240,7 @@ purchasing.add_to(app)
 studying.add_to(app)
 exporting.add_to(app)
 reporting.add_to(app)
+sweeping.add_to(app)
 doctoring.add_to(app)
 watching.add_to(app)
+browsing.add_to(app)

@@ -1,111 +1,129 @@
-"""Every deployment on this machine: a server if asked for, and a runner for its flow runs."""
+"""Every deployment on this machine: a server if asked for, and a worker for its flow runs.
 
+Work goes through a pool, for one person as for a team: a schedule goes on while no worker is there,
+a run that was suspended or has crashed is taken up by whichever worker is free, and more machines
+join with the same command.
+"""
+
+import asyncio
 import os
-import subprocess
-import sys
+import signal
+import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
 
+from alpacafarm_core import places
 from alpacafarm_core.errors import BadInput
-from alpacafarm_core.places import place
+from flows import hosting
 
-START_LIMIT = 120.0
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
-        "prefect.server.concurrency.lease_storage.filesystem"
-    ),
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "alpacafarm",
-}
+if TYPE_CHECKING:
+    from prefect.workers.process import ProcessWorker
+
+PAUSE = 5.0
 
 
-def serve(with_server: bool, port: int) -> None:
-    """Offer every deployment until interrupted; raises BadInput when there is no server."""
-    os.environ.update({name: os.environ.get(name, held) for name, held in QUIET.items()})
-    os.environ.setdefault("PREFECT_RUNNER_POLL_FREQUENCY", "2")
-    os.environ["ALPACAFARM_STORE"] = place()
-    if with_server:
-        with server(port) as address:
-            print(f"Prefect UI  {address}   (Ctrl-C stops it)", flush=True)
-            _offer()
-    elif os.environ.get("PREFECT_API_URL"):
-        _offer()
-    else:
+class Serving(NamedTuple):
+    """What one machine offers: its server if any, the pool and queues it works for, runs at once.
+
+    No queues are all of the pool's.
+    """
+
+    with_server: bool = False
+    host: str = "127.0.0.1"
+    port: int = 4200
+    pool: str = "local"
+    queues: tuple[str, ...] = ()
+    limit: int = 1
+    works: bool = True
+
+
+def serve(what: Serving) -> None:
+    """Offer every deployment until interrupted.
+
+    Raises BadInput when there is no server, when one would be open to others without a password,
+    and for a variable that cannot be used.
+    """
+    os.environ.update(hosting.settle(dict(os.environ)))
+    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "2")
+    os.environ["ALPACAFARM_STORE"] = places.place()
+    if not what.with_server and not os.environ.get("PREFECT_API_URL"):
         raise BadInput("no Prefect server: set PREFECT_API_URL, or add --with-server")
+    with terminable(), _served(what):
+        offer(what)
+        if what.works:
+            work(what)
+        else:
+            signal.pause()
 
 
 @contextmanager
-def server(port: int) -> Iterator[str]:
-    """A Prefect server on loopback while the block runs; yields the UI's address."""
-    address = f"http://127.0.0.1:{port}"
-    os.environ["PREFECT_API_URL"] = os.environ["PREFECT_UI_API_URL"] = f"{address}/api"
-    words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    if _answers(address):
-        raise BadInput(f"port {port} is taken; stop what runs there or choose another --port")
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
-    try:
-        _await(address, process)
-        yield address
-    finally:
-        process.terminate()
+def _served(what: Serving) -> Iterator[None]:
+    if not what.with_server:
+        with nullcontext():
+            yield
+        return
+    with hosting.server(what.host, what.port) as address:
+        print(f"Prefect UI  {address}   (Ctrl-C stops it)", flush=True)
+        yield
+
+
+def offer(what: Serving) -> None:
+    """Put deployments, automations and limits on the server."""
+    from flows.automating import declare
+    from flows.deploying import register
+
+    count = register(what.pool)
+    declared = declare(gpus=1)
+    print(f"{count} deployments in pool {what.pool}; {', '.join(declared.automations)}", flush=True)
+
+
+def work(what: Serving) -> None:
+    """Take up flow runs until interrupted, each in a process of its own.
+
+    A worker that fails, as when the server is away for long, is followed by another.
+    """
+    while True:
         try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            asyncio.run(_worker(what).start(printer=_say))
+        except Exception as error:
+            _say(f"the worker stopped ({_first(error)}); another starts in {PAUSE:.0f} s")
+        time.sleep(PAUSE)
 
 
-def deployments() -> list[Any]:
-    """The flows, and one deployment a method with its form filled in for the built-in world."""
-    from alpacafarm_core.methods import METHODS
-    from flows.evaluate import evaluate
-    from flows.leaderboard import leaderboard, run
-    from flows.optimise import optimise
-    from flows.people import people
-    from flows.prepare import prepare
+def _worker(what: Serving) -> "ProcessWorker":
+    from prefect.workers.process import ProcessWorker
 
-    named = [
-        flow.to_deployment(name="default", description=flow.description, tags=["alpacafarm"])
-        for flow in (leaderboard, prepare, optimise, evaluate, people)
-    ]
-    for name, method in sorted(METHODS.items()):
-        named.append(
-            run.to_deployment(
-                name=name,
-                description=method.__doc__,
-                parameters={"method": method.at("small").model_dump(mode="json")},
-                tags=["alpacafarm", "method"],
-            )
-        )
-    return named
+    return ProcessWorker(
+        work_pool_name=what.pool,
+        work_queues=list(what.queues) or None,
+        name=f"{socket.gethostname()}-{os.getpid()}",
+        limit=what.limit,
+    )
 
 
-def _offer() -> None:
-    import prefect
-
-    prefect.serve(*deployments(), limit=1, print_starting_message=False)
-
-
-def _await(address: str, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + START_LIMIT
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            raise BadInput("the Prefect server stopped; `prefect server start` shows why")
-        if _answers(address):
-            return
-        time.sleep(0.5)
-    raise BadInput(f"the Prefect server did not answer within {START_LIMIT:.0f} s; try again")
+def _first(error: Exception) -> str:
+    """The first error within a group of errors, on one line."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _answers(address: str) -> bool:
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A request to terminate ends the block as an interrupt does, so that nothing is left over."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with urllib.request.urlopen(f"{address}/api/health", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
