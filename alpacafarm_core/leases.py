@@ -64,6 +64,12 @@ class Leases:
         """Whether somebody holds it."""
         return self._holder(self._listed(name)) is not None
 
+    def held_now(self) -> list[str]:
+        """Names of all that somebody holds."""
+        listing = self.objects.listing(FOLDER)
+        alive = (each for each in listing.held if _age(each, listing) <= self.ttl)
+        return sorted({each.name.split("/")[1] for each in alive})
+
     def expired(self, age: float) -> list[Held]:
         """Leases of all names that nobody laid anew for `age` seconds."""
         listing = self.objects.listing(FOLDER)

@@ -108,7 +108,7 @@ class RemoteStore(Store):
         else:
             log.info("%s was finished by another machine; its files count", artifact.folder)
             shutil.rmtree(draft)
-        shutil.rmtree(self._unfinished(artifact), ignore_errors=True)
+        shutil.rmtree(self.left_unfinished(artifact), ignore_errors=True)
         return self.manifest(artifact)
 
     @contextmanager
@@ -125,6 +125,10 @@ class RemoteStore(Store):
     def busy(self, artifact: Artifact) -> bool:
         """Whether somebody holds that right, on whichever machine."""
         return super().busy(artifact) or self.leases.is_held(_lease(artifact))
+
+    def at_work(self) -> list[str]:
+        """What somebody makes now, on whichever machine."""
+        return sorted({*super().at_work(), *self.leases.held_now()})
 
     def forget(self, artifact: Artifact) -> None:
         """Remove one artifact for all machines, and what is unfinished of it on this one."""

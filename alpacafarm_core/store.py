@@ -73,6 +73,11 @@ class Manifest(Value):
         """Its receipt."""
         return KINDS[self.kind](key=self.key)
 
+    @property
+    def when(self) -> float:
+        """When it was made, seconds since the epoch."""
+        return datetime.fromisoformat(self.made).timestamp()
+
 
 class Store:
     """All artifacts below one folder."""
@@ -161,7 +166,7 @@ class Store:
         """Finish an artifact: files first, manifest last, then one rename."""
         draft, manifest = self._drafted(artifact, made, recipe, started)
         self._move(draft, self.folder(artifact))
-        shutil.rmtree(self._unfinished(artifact), ignore_errors=True)
+        shutil.rmtree(self.left_unfinished(artifact), ignore_errors=True)
         return manifest
 
     def _drafted(
@@ -199,11 +204,12 @@ class Store:
 
     def unfinished(self, artifact: Artifact) -> Path:
         """A folder for what making this artifact may go on from; gone when it is finished."""
-        folder = self._unfinished(artifact)
+        folder = self.left_unfinished(artifact)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _unfinished(self, artifact: Artifact) -> Path:
+    def left_unfinished(self, artifact: Artifact) -> Path:
+        """That folder, there or not."""
         return self.root / ".unfinished" / artifact.folder
 
     @contextmanager
@@ -215,12 +221,11 @@ class Store:
 
     def busy(self, artifact: Artifact) -> bool:
         """Whether somebody holds that right."""
-        with self._place_of_lock(artifact).open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return _is_locked(self._place_of_lock(artifact))
+
+    def at_work(self) -> list[str]:
+        """What somebody makes now."""
+        return [lock.name for lock in sorted((self.root / ".locks").glob("*")) if _is_locked(lock)]
 
     def _place_of_lock(self, artifact: Artifact) -> Path:
         return self.root / ".locks" / artifact.folder.replace("/", "-")
@@ -231,7 +236,7 @@ class Store:
             self._forget(artifact)
 
     def _forget(self, artifact: Artifact) -> None:
-        folders = (self.folder(artifact), self._unfinished(artifact))
+        folders = (self.folder(artifact), self.left_unfinished(artifact))
         if not any(folder.is_dir() for folder in folders):
             raise self._missing(artifact)
         for folder in folders:
@@ -326,3 +331,12 @@ class Store:
             f"{self.folder(artifact) / name} is damaged: its content is not what was written; "
             f"`alpacafarm forget {artifact.key}` and run again to make just this one anew"
         )
+
+
+def _is_locked(file: Path) -> bool:
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
