@@ -45,18 +45,23 @@ def show(
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
-    """How an artifact was made, and its first rows."""
+    """How an artifact was made, its first rows, and what its columns hold."""
     from alpacafarm_core.artifacts import Table
+    from alpacafarm_core.profile import profiled
     from flows.printing import show_json, show_rows
 
     opened = open_store(store)
     artifact = opened.find(key)
     manifest = opened.manifest(artifact)
-    head = opened.read(artifact).head(rows).to_dicts() if isinstance(artifact, Table) else []
+    table = opened.scan(artifact) if isinstance(artifact, Table) else None
+    head = [] if table is None else table.head(rows).collect().to_dicts()
+    columns = [] if table is None else [each._asdict() for each in profiled(table)]
     if as_json:
-        return show_json({"manifest": manifest.model_dump(mode="json"), "rows": head})
+        held = {"manifest": manifest.model_dump(mode="json"), "rows": head, "statistics": columns}
+        return show_json(held)
     print(manifest.model_dump_json(indent=1))
     show_rows([{n: h for n, h in row.items() if not isinstance(h, list)} for row in head])
+    show_rows(columns)
     print(opened.path(artifact))
 
 
