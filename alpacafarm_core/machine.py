@@ -125,16 +125,20 @@ class Machine(Value):
         if self.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus
 
+    def uses_gpu(self) -> bool:
+        """Whether heavy stages compute on a GPU."""
+        return self.device == "cuda" or (self.device == "auto" and _has_gpu())
+
     def is_apart(self) -> bool:
         """Whether heavy stages run in a process of their own: by default where a GPU does."""
         if self.apart == "auto":
-            return self.device == "cuda" or (self.device == "auto" and _has_gpu())
+            return self.uses_gpu()
         return self.apart == "yes"
 
     def packs(self) -> bool:
         """Whether examples may share rows: by default where a GPU computes."""
         if self.packing == "auto":
-            return self.device == "cuda" or (self.device == "auto" and _has_gpu())
+            return self.uses_gpu()
         return self.packing == "yes"
 
     def has_vllm(self) -> bool:

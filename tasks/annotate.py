@@ -1,7 +1,5 @@
 """Labels of pairs."""
 
-from typing import Any
-
 from alpacafarm_core import annotate as core
 from alpacafarm_core import selftest
 from alpacafarm_core.annotate import Spending
@@ -13,18 +11,7 @@ from alpacafarm_core.store import Made
 from tasks.stage import ledger, purse, stage, store
 
 
-def worth_repeating(_task: Any, _run: Any, state: Any) -> bool:
-    """A call that failed may succeed; what is refused stays refused."""
-    return isinstance(state.data, Unanswered)
-
-
-@stage(
-    Preferences,
-    version=2,
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=worth_repeating,
-)
+@stage(Preferences, version=2)
 def annotate(candidates: Candidates, rivals: Candidates, panel: Panel) -> Made:
     """Ask the panel which of two outputs is better, once it has passed its self-test.
 

@@ -12,7 +12,7 @@ from alpacafarm_core.farm import Evaluation
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.setup import Source
 from alpacafarm_core.store import Made
-from tasks.annotate import refuse_unanswered, worth_repeating
+from tasks.annotate import refuse_unanswered
 from tasks.stage import ledger, purse, stage, store
 
 REPORT = "report.md"
@@ -29,9 +29,6 @@ def fresh(landed: Preferences, before: tuple[Preferences, ...], source: Source) 
 @stage(
     Preferences,
     version=1,
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=worth_repeating,
 )
 def label(pairs: Preferences, panel: Panel) -> Made:
     """Ask the panel about the pairs that came without a label; the others keep theirs.

@@ -12,6 +12,7 @@ from alpacafarm_core.machine import Machine
 from alpacafarm_core.store import Made
 from alpacafarm_core.train.job import call
 from alpacafarm_core.weights import Policy
+from tasks.slots import gpu_slot
 from tasks.stage import stage, store
 
 
@@ -27,7 +28,8 @@ def cluster_read(scored: Scores, clustering: Entailment, reader: Policy) -> Made
     folder = store().scratch()
     file = folder / "clusters.parquet"
     told = (store().weights(reader), store().rows(scored), clustering, file)
-    notes: dict[str, int] = call("entailment:write", *told, machine=Machine.here())
+    with gpu_slot():
+        notes: dict[str, int] = call("entailment:write", *told, machine=Machine.here())
     rows = pl.read_parquet(file)
     shutil.rmtree(folder)
     return Made(rows, notes)

@@ -14,6 +14,7 @@ from alpacafarm_core.side_by_side import call_beside
 from alpacafarm_core.store import Made
 from alpacafarm_core.weights import BestOf, Policy, Tagged
 from tasks.reward import lying
+from tasks.slots import gpu_slot
 from tasks.stage import ledger, stage, store
 
 
@@ -39,7 +40,8 @@ def written(function: str, calls: Sequence[tuple[Any, ...]]) -> Iterator[pl.Data
     files = [folder / f"{number}.parquet" for number in range(len(calls))]
     try:
         told = [(*arguments, file) for arguments, file in zip(calls, files, strict=True)]
-        call_beside(function, told, Machine.here())
+        with gpu_slot():
+            call_beside(function, told, Machine.here())
         yield from parts.read(files)
     finally:
         shutil.rmtree(folder)

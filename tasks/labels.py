@@ -7,16 +7,13 @@ from alpacafarm_core.endpoints import ask_for
 from alpacafarm_core.panel import Panel
 from alpacafarm_core.setup import File
 from alpacafarm_core.store import Made
-from tasks.annotate import refuse_unanswered, worth_repeating
+from tasks.annotate import refuse_unanswered
 from tasks.stage import ledger, purse, stage, store
 
 
 @stage(
     Preferences,
     version=1,
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=worth_repeating,
 )
 def annotate_file(pairs: File, panel: Panel) -> Made:
     """Ask the panel about the pairs of a file, once it has passed its self-test.

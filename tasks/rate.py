@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any
 
 from alpacafarm_core import composing, endpoints, proving
 from alpacafarm_core import critique as criticism
@@ -14,17 +13,10 @@ from alpacafarm_core.assessors import Assessors
 from alpacafarm_core.errors import Unanswered
 from alpacafarm_core.ratings import Critiques, Ratings, Tags
 from alpacafarm_core.store import Made
-from tasks.annotate import worth_repeating
 from tasks.stage import ledger, purse, stage, store
 
-ASKS: dict[str, Any] = {
-    "retries": 2,
-    "retry_delay_seconds": 10,
-    "retry_condition_fn": worth_repeating,
-}
 
-
-@stage(Ratings, version=2, **ASKS)
+@stage(Ratings, version=2)
 def rate(
     candidates: Candidates, raters: Assessors, references: Demonstrations | None = None
 ) -> Made:
@@ -37,14 +29,14 @@ def rate(
     return _asked(raters, partial(rating.rate, answers, raters, references=known))
 
 
-@stage(Critiques, version=3, **ASKS)
+@stage(Critiques, version=3)
 def critique(candidates: Candidates | Ratings, critics: Assessors) -> Made:
     """Have every answer criticised, with an overall score. Raises as `annotate` does."""
     answers, critics = store().read(candidates), critics.but("critique")
     return _asked(critics, partial(criticism.criticise, answers, critics))
 
 
-@stage(Ratings, version=2, **ASKS)
+@stage(Ratings, version=2)
 def repair(ratings: Ratings, critiques: Critiques, critics: Assessors) -> Made:
     """Put critiques and overall scores to the marks, doubtful scores asked for again.
 
@@ -54,7 +46,7 @@ def repair(ratings: Ratings, critiques: Critiques, critics: Assessors) -> Made:
     return _asked(critics, partial(criticism.repair, *both, critics))
 
 
-@stage(Tags, version=2, **ASKS)
+@stage(Tags, version=2)
 def tag(prompts: Instructions | Demonstrations, taggers: Assessors) -> Made:
     """Have prompts tagged, or prompts with answers. Raises as `annotate` does."""
     rows = store().read(prompts)

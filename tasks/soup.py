@@ -8,6 +8,7 @@ from alpacafarm_core.machine import Machine
 from alpacafarm_core.store import Made
 from alpacafarm_core.train.job import call
 from alpacafarm_core.weights import Policy, RewardModel
+from tasks.slots import gpu_slot
 from tasks.stage import stage, store, unfinished
 
 
@@ -34,6 +35,7 @@ def _averaged(
     shutil.rmtree(out, ignore_errors=True)
     folders = tuple(store().weights(model) for model in models)
     rows = None if held_out is None else store().rows(held_out)
-    figures = call("train.soup:average", folders, out, weights, rows, machine=Machine.here())
+    with gpu_slot():
+        figures = call("train.soup:average", folders, out, weights, rows, machine=Machine.here())
     parents = [model.folder for model in models]
     return Made(out, {"parents": parents, "weights": list(weights), **figures})

@@ -31,6 +31,7 @@ from alpacafarm_core.recipe import Recipe, key_of
 from alpacafarm_core.store import Made, Store
 from alpacafarm_core.values import LATER
 from tasks import previews
+from tasks.retrying import RETRIES
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -195,7 +196,7 @@ class Stage(Generic[P, A]):
             result_storage=root,
             result_serializer="json",
             persist_result=True,
-            **self.options,
+            **RETRIES | self.options,
         )
         return decorate(self._run)
 

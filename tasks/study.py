@@ -17,6 +17,7 @@ from alpacafarm_core.setup import Source
 from alpacafarm_core.store import Made
 from alpacafarm_core.train.job import call
 from alpacafarm_core.weights import Policy
+from tasks.slots import gpu_slot
 from tasks.stage import stage, store
 
 PLOT = "plot.png"
@@ -38,7 +39,8 @@ def written(source: Source, size: int, skill: float) -> pl.DataFrame:
 def drift(candidates: Candidates, policy: Policy, reference: Policy) -> pl.DataFrame:
     """Log-ratio of each answer under a policy and its reference, in nats."""
     rows, models = store().read(candidates), (store().weights(policy), store().weights(reference))
-    found = call("divergence:log_ratios", models, rows, machine=Machine.here())
+    with gpu_slot():
+        found = call("divergence:log_ratios", models, rows, machine=Machine.here())
     name = pl.lit(f"log-ratio to {reference.folder}")
     return rows.with_columns(score=pl.Series(found, dtype=pl.Float64), judge=name)
 

@@ -31,6 +31,7 @@ from alpacafarm_core.weights import Pairwise, Policy, Reward, RewardModel
 from tasks.generate import written
 from tasks.progress import following, publish
 from tasks.reward import lying
+from tasks.slots import gpu_slot
 from tasks.stage import stage, store, unfinished
 
 METRICS, PLOT = "metrics.parquet", "metrics.png"
@@ -128,7 +129,7 @@ def _weights(
     out, machine = unfinished() / "weights", Machine.here()
     shutil.rmtree(out, ignore_errors=True)
     verb, feed = function.partition(":")[2], out.with_name(f"{out.name}.progress.jsonl")
-    with following(feed, verb, run=out.parent.name):
+    with gpu_slot(), following(feed, verb, run=out.parent.name):
         notes: dict[str, Any] = call_together(
             function, models, out, rows, settings, machine=machine
         )
