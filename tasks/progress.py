@@ -11,7 +11,7 @@ import polars as pl
 
 from alpacafarm_core import sinks
 from alpacafarm_core.following import Listener, Watch, followed, shown
-from alpacafarm_core.plots import STEPS
+from alpacafarm_core.plots import STEPS, small
 from alpacafarm_core.train.logbook import Figures
 from tasks.stage import in_flow_run
 
@@ -61,7 +61,7 @@ def publish(title: str, history: pl.DataFrame, plot: bytes) -> None:
         return
     from prefect.artifacts import create_markdown_artifact
 
-    picture = f"![steps](data:image/png;base64,{base64.b64encode(plot).decode()})"
+    picture = f"![steps](data:image/png;base64,{base64.b64encode(small(plot)).decode()})"
     create_markdown_artifact(
         markdown="\n\n".join([*charts(history), picture]), description=f"{title}, step by step"
     )

@@ -38,7 +38,7 @@ def publish(board: Leaderboard, evaluations: Mapping[str, Evaluation]) -> None:
     if not in_flow_run():
         return
     rows = store().read(board).to_dicts()
-    plot = base64.b64encode((store().path(board) / PLOT).read_bytes()).decode()
+    plot = base64.b64encode(plots.small((store().path(board) / PLOT).read_bytes())).decode()
     picture = f"{charted(rows)}\n\n![win rates](data:image/png;base64,{plot})"
     posts = [
         Post("leaderboard", rows, "Against the reference"),
