@@ -159,8 +159,12 @@ class Stage(Generic[P, A]):
                 self.note(artifact, ran=False)
                 return artifact
             with store().lock(artifact):
-                # Whoever was waited for has said that it is made.
-                return artifact if store().has(artifact) else self._made(artifact, arguments)
+                if not store().has(artifact):
+                    return self._made(artifact, arguments)
+            # Whoever was waited for has said that it is made, if it was a process of this machine.
+            if places.is_remote(store().place):
+                self.note(artifact, ran=False)
+            return artifact
 
         return run
 

@@ -1,5 +1,7 @@
 """Where a store is, and stages over one that machines share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -43,6 +45,25 @@ def test_a_stage_made_on_one_machine_is_there_on_another_under_the_same_key(shar
     elsewhere = shared("there")
     assert made_somewhere(2) == made and RUNS == [2]
     assert elsewhere.read(made).height == 2
+    assert [event["ran"] for event in elsewhere.journal()] == [False]
+
+
+def test_what_another_machine_made_meanwhile_is_noted_as_cached(shared, monkeypatch):
+    shared("here")
+    made = made_somewhere.receipt(5)
+    elsewhere = shared("there")
+    lock = elsewhere.lock
+
+    @contextmanager
+    def waited(artifact: Instructions) -> Iterator[None]:
+        shared("here")
+        made_somewhere(5)
+        monkeypatch.setattr("tasks.stage._store", lambda _: elsewhere)
+        with lock(artifact):
+            yield
+
+    monkeypatch.setattr(elsewhere, "lock", waited)
+    assert made_somewhere(5) == made and RUNS == [5]
     assert [event["ran"] for event in elsewhere.journal()] == [False]
 
 
