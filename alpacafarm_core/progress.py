@@ -1,12 +1,17 @@
-"""How far a purchase has come: a line on the log every few seconds."""
+"""How far a purchase has come: a line on the log every few seconds, and to whoever watches."""
 
 import logging
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 
 log = logging.getLogger("alpacafarm.judging")
 
 PERIOD = 5.0
 """Seconds between two lines."""
+
+WATCHER: ContextVar[Callable[[float, str], None] | None] = ContextVar("watcher", default=None)
+"""Who is told the share of calls that came back, in percent, and the line."""
 
 
 class Progress:
@@ -23,6 +28,7 @@ class Progress:
         if now - self._said >= PERIOD and self.done:
             self._said = now
             left = (now - self._begun) / self.done * (self.calls - self.done)
-            log.info(
-                "%d of %d calls, $%.2f so far, %.0f s to go", self.done, self.calls, self.usd, left
-            )
+            line = f"{self.done} of {self.calls} calls, ${self.usd:.2f} so far, {left:.0f} s to go"
+            log.info("%s", line)
+            if watcher := WATCHER.get():
+                watcher(100 * self.done / self.calls, line)

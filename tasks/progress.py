@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ import polars as pl
 from alpacafarm_core import sinks
 from alpacafarm_core.following import Listener, Watch, followed, shown
 from alpacafarm_core.plots import STEPS, small
+from alpacafarm_core.progress import WATCHER
 from alpacafarm_core.train.logbook import Figures
 from tasks.stage import in_flow_run
 
+log = logging.getLogger("alpacafarm.progress")
 CHARTED, POINTS = 3, 60
 """Charts on a page, and points of each: a chart of a thousand steps is slow to draw."""
 
@@ -53,6 +56,51 @@ class Page:
 
     def close(self) -> None:
         """The last figures stay."""
+
+
+@contextmanager
+def counting(stage: str) -> Iterator[None]:
+    """Show on the page of a flow run how far what is bought inside has come.
+
+    What is over before the first line of the log has nothing on the page.
+    """
+    tally = Tally(stage)
+    token = WATCHER.set(tally)
+    try:
+        yield
+        tally.close()
+    finally:
+        WATCHER.reset(token)
+
+
+class Tally:
+    """The progress artifact of a purchase, there from the first line on; a failure ends it."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._artifact: Any = None
+        self._is_over = False
+
+    def __call__(self, percent: float, line: str) -> None:
+        """Show how much is done, in percent, and the line that says so."""
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        if self._is_over:
+            return
+        said = f"{self._title}: {line}"
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(percent, description=said)
+            else:
+                update_progress_artifact(self._artifact, percent, description=said)
+        except Exception as error:  # a page is not worth what is being bought
+            self._is_over = True
+            log.warning("the page of %s is no longer kept up: %s", self._title, error)
+
+    def close(self) -> None:
+        """All calls are back."""
+        if self._artifact is not None:
+            self(100.0, "all calls are back")
 
 
 def publish(title: str, history: pl.DataFrame, plot: bytes) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import cache, cached_property, wraps
 from pathlib import Path
@@ -171,7 +172,8 @@ class Stage(Generic[P, A]):
     def _made(self, artifact: A, arguments: dict[str, Any]) -> A:
         started, making = time.time(), _making.set(artifact)
         try:
-            content = self.make(**arguments)  # type: ignore[call-arg]
+            with _counted(self.name):
+                content = self.make(**arguments)  # type: ignore[call-arg]
         finally:
             _making.reset(making)
         made = content if isinstance(content, Made) else Made(content)
@@ -229,6 +231,15 @@ def flow_run() -> str | None:
 
     run = FlowRunContext.get()
     return str(run.flow_run.id) if run is not None and run.flow_run is not None else None
+
+
+def _counted(name: str) -> AbstractContextManager[None]:
+    """Show on the page of a flow run how far what a stage buys has come."""
+    if not in_flow_run():
+        return nullcontext()
+    from tasks.progress import counting
+
+    return counting(name)
 
 
 def _mirror(of: Stage[Any, Any]) -> "CachePolicy":

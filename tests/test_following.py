@@ -12,6 +12,7 @@ import pytest
 from alpacafarm_core import following, sinks
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.following import CLEAR, Line, Lines, Watch, followed
+from alpacafarm_core.progress import WATCHER, Progress
 from alpacafarm_core.train.logbook import Figures, Logbook
 from tasks import progress
 
@@ -159,6 +160,41 @@ def test_a_flow_run_has_a_progress_artifact_that_ends_at_100_percent(prefect, tm
     (said,) = (said for said in pages if said and said.startswith("rehearse"))
     assert said.startswith("rehearse: step 2 of 2 · loss 0.5000")
     assert pages[said].type == "progress" and pages[said].data == 100.0
+
+
+def test_a_purchase_that_takes_long_has_a_progress_artifact_too(prefect, monkeypatch):
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+
+    monkeypatch.setattr("alpacafarm_core.progress.PERIOD", 0.0)
+
+    @flow
+    def buying() -> None:
+        with progress.counting("label"):
+            calls = Progress(4)
+            calls.add(1, 0.5)
+            calls.add(2, 0.5)
+
+    buying()
+    with get_client(sync_client=True) as client:
+        (page,) = (
+            each for each in client.read_artifacts() if (each.description or "").startswith("label")
+        )
+    assert (page.type, page.data, page.description) == (
+        "progress",
+        100.0,
+        "label: all calls are back",
+    )
+
+
+def test_who_watches_a_purchase_is_told_the_share_and_the_money(monkeypatch):
+    monkeypatch.setattr("alpacafarm_core.progress.PERIOD", 0.0)
+    said = []
+    token = WATCHER.set(lambda percent, line: said.append((percent, line)))
+    Progress(4).add(1, 0.5)
+    WATCHER.reset(token)
+    ((percent, line),) = said
+    assert percent == 25.0 and line.startswith("1 of 4 calls, $0.50 so far, ")
 
 
 def test_a_page_has_charts_of_the_first_figures_with_few_points():
