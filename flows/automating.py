@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alpacafarm_core.errors import BadInput
-from flows.endings import BUDGET_REACHED, CRASHED_TOO_OFTEN
+from flows.endings import BUDGET_REACHED, CRASHED_TOO_OFTEN, LEFT
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -104,7 +104,7 @@ def _silent(within: timedelta) -> "EventTrigger":
     return EventTrigger(
         posture=Posture.Proactive,
         after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.*"},
+        expect={"prefect.flow-run.*", LEFT},
         match=RUNS,
         match_related=OURS,
         for_each={"prefect.resource.id"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from alpacafarm_core.errors import BudgetReached, CrashedTooOften, Refused
 from flows.allowance import forget, this_run
+from flows.logs import heed_level
 from tasks.stage import in_flow_run
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-CRASHES = 3
+CRASHES, LEFT = 3, "alpacafarm.run.left"
 BUDGET_REACHED, REFUSED, CRASHED_TOO_OFTEN = "BudgetReached", "Refused", "CrashedTooOften"
 
 
@@ -34,6 +35,7 @@ def named_endings(body: Callable[P, R]) -> Callable[P, R]:
         from prefect.states import Cancelled, Failed
 
         try:
+            heed_level()
             refuse_endless_crashes(this_run())
             return body(*args, **kwargs)
         except BudgetReached as error:
@@ -43,8 +45,27 @@ def named_endings(body: Callable[P, R]) -> Callable[P, R]:
             return cast(R, Failed(name=CRASHED_TOO_OFTEN, message=str(error), data=error))
         except Refused as error:
             return cast(R, Cancelled(name=REFUSED, message=str(error)))
+        finally:
+            tell_end()
 
     return run
+
+
+def tell_end() -> None:
+    """Say that this process is done with the run, after all its heartbeats.
+
+    The server learns of a state before the last heartbeats come, and would then take a run that
+    waits for a person for one that has died.
+    """
+    if run := this_run():
+        from prefect.events import emit_event
+
+        about = {"prefect.resource.id": f"prefect.flow-run.{run.id}"}
+        tags = [
+            {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
+            for tag in run.tags
+        ]
+        emit_event(event=LEFT, resource=about, related=tags)
 
 
 def refuse_endless_crashes(run: "FlowRun | None") -> None:

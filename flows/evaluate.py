@@ -8,6 +8,7 @@ from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Sampling, Truth
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.weights import Policy
+from flows.endings import named_endings
 from flows.prepare import FARM, admitted
 from tasks.overlap import refuse_overlap
 
@@ -34,6 +35,7 @@ def evaluated(policy: Policy, setup: Setup, farm: Farm = FARM) -> Evaluation:
 
 
 @flow(log_prints=True)
+@named_endings
 def evaluate(policy: Policy, model: str, setup: Setup = Setup()) -> Leaderboard:  # noqa: B008
     """Judge a policy's answers against the reference's and tally them.
 

@@ -7,6 +7,7 @@ from alpacafarm_core.methods import AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.weights import Policy
+from flows.endings import named_endings
 from flows.prepare import FARM, admitted, started
 
 
@@ -16,6 +17,7 @@ def optimised(method: AnyMethod, setup: Setup, farm: Farm = FARM) -> Policy:
 
 
 @flow(log_prints=True)
+@named_endings
 def optimise(method: AnyMethod = SFT.at("small"), setup: Setup = Setup()) -> Policy:  # noqa: B008
     """Train a policy with one method; stages done before come from the store.
 

@@ -21,6 +21,7 @@ from alpacafarm_core.annotate import judge, outstanding
 from alpacafarm_core.buying import Batch, purchase
 from alpacafarm_core.llm import Answer, nobody
 from alpacafarm_core.panel import load
+from flows.endings import named_endings
 from flows.labelling import refuse_place, rows_of, written
 from tasks.stage import ledger
 
@@ -32,6 +33,7 @@ MARKS = re.compile(r"[^\w\s]")
 
 
 @flow(log_prints=True)
+@named_endings
 def people(
     pairs: Path,
     out: Path,

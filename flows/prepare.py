@@ -13,6 +13,7 @@ from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.sources import check, pinned, pretrained
 from alpacafarm_core.weights import Policy
+from flows.endings import named_endings
 
 FARM: Farm = tasks
 
@@ -68,6 +69,7 @@ def preferences(setup: Setup, policy: Policy, panel: Panel, farm: Farm = FARM) -
 
 
 @flow(log_prints=True)
+@named_endings
 def prepare(setup: Setup = Setup()) -> Start:  # noqa: B008 (a Value is immutable)
     """Make what every method begins from: an SFT policy and labelled pairs.
 

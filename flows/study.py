@@ -18,6 +18,7 @@ from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Fitting, Sampling, Truth
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.weights import Policy, Reward
+from flows.endings import named_endings
 from flows.evaluate import answered, judged
 from flows.leaderboard import Dollars, MethodName, methods_named, ranked
 from flows.prepare import FARM, admitted, started
@@ -147,6 +148,7 @@ def _refuse_other_worlds(setup: Setup) -> None:
 
 
 @flow(log_prints=True)
+@named_endings
 def overoptimisation(
     setup: Setup = Setup(),  # noqa: B008
     steps: list[int] = list(STEPS),  # noqa: B006
@@ -168,6 +170,7 @@ def overoptimisation(
 
 
 @flow(log_prints=True)
+@named_endings
 def ranking(
     methods: list[MethodName] = sorted(METHODS),  # noqa: B008
     setup: Setup = Setup(),  # noqa: B008
