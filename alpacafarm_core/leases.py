@@ -32,11 +32,15 @@ def _never() -> bool:
 class Leases:
     """Leases beside one another in storage; `ttl` and `turn`, the wait between looks, in seconds.
 
-    Clocks of storage count whole seconds, so a `ttl` below three has no meaning.
+    Clocks of storage count whole seconds, so a `ttl` below three has no meaning. `machine` names
+    this one; of its processes only one at a time may ask for a name, so that what an earlier one
+    holds is known to be left.
     """
 
-    def __init__(self, objects: Objects, ttl: float = TTL, turn: float = TURN) -> None:
-        self.objects, self.ttl, self.turn = objects, ttl, turn
+    def __init__(
+        self, objects: Objects, machine: str = "", ttl: float = TTL, turn: float = TURN
+    ) -> None:
+        self.objects, self.machine, self.ttl, self.turn = objects, machine, ttl, turn
 
     @contextmanager
     def held(self, name: str, until: Callable[[], bool] = _never) -> Iterator[None]:
@@ -44,7 +48,7 @@ class Leases:
 
         Waiting also ends when `until` is true: then the block runs without the lease.
         """
-        holder = _signature()
+        holder = self._signature()
         mine = self._taken(name, holder, until)
         if mine is None:
             yield
@@ -88,7 +92,8 @@ class Leases:
         waits = False
         while True:
             listing = self._listed(name)
-            if self._holder(listing) is None:
+            holder = self._holder(listing)
+            if holder is None or self._is_left(holder):
                 last = listing.held[-1].name[-8:] if listing.held else "0"
                 place = f"{FOLDER}{name}/{int(last) + 1:08d}"
                 if self.objects.lay_new(place, mine):
@@ -115,6 +120,16 @@ class Leases:
                     )
                     return
 
+    def _is_left(self, lease: Held) -> bool:
+        """Whether an earlier process of this machine had it."""
+        said = self.objects.read(lease.name) if self.machine else None
+        return said is not None and said[0].split()[:1] == [self.machine.encode()]
+
+    def _signature(self) -> bytes:
+        """Who holds it, for people who look, and told apart from any other holder."""
+        whose = self.machine or uuid4().hex
+        return f"{whose} {socket.gethostname()} {os.getpid()} {uuid4().hex}\n".encode()
+
     def _listed(self, name: str) -> Listing:
         return self.objects.listing(f"{FOLDER}{name}/")
 
@@ -127,8 +142,3 @@ class Leases:
 
 def _age(lease: Held, listing: Listing) -> float:
     return (listing.now - lease.laid).total_seconds()
-
-
-def _signature() -> bytes:
-    """Who holds it, for people who look, and told apart from any other holder."""
-    return f"{socket.gethostname()} {os.getpid()} {uuid4().hex}\n".encode()

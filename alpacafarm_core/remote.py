@@ -16,8 +16,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from alpacafarm_core.artifacts import Artifact, Table
 from alpacafarm_core.errors import Damaged, Missing
@@ -56,7 +57,8 @@ class RemoteStore(Store):
     def __init__(self, objects: Objects, root: Path, address: str) -> None:
         """`root` is the cache. Asks what there is; raises what that raises."""
         super().__init__(root)
-        self.objects, self.leases, self.address = objects, Leases(objects), address
+        self.objects, self.address = objects, address
+        self.leases = Leases(objects, _machine(self.root / ".machine"))
         self._tags: dict[str, str] = {}
         self.receipts()
 
@@ -234,6 +236,8 @@ class RemoteStore(Store):
                 return
             draft = self.scratch()
             for name, digest in files.items():
+                if not (draft / name).resolve().is_relative_to(draft.resolve()):
+                    raise self._damaged_there(artifact, MANIFEST)
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
                 if not self._fetched(digest, draft / name):
                     raise self._damaged_there(artifact, name)
@@ -273,6 +277,13 @@ class RemoteStore(Store):
             probe(self.objects, f"probes/{draft.name}")
             draft.rmdir()
             told.touch()
+
+
+def _machine(file: Path) -> str:
+    """What names this machine's cache among others; made up once."""
+    with suppress(FileExistsError), file.open("x") as new:
+        new.write(uuid4().hex)
+    return file.read_text()
 
 
 def _manifest(artifact: Artifact) -> str:

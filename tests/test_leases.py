@@ -53,6 +53,17 @@ def test_one_that_is_dead_is_followed_when_its_time_is_over(leases, shelf):
         assert shelf.names("leases/") == ["leases/x/00000002"]
 
 
+def test_what_a_dead_process_of_this_machine_held_is_not_waited_for(shelf):
+    here, there = Leases(shelf, "here"), Leases(shelf, "there", turn=0.001)
+    shelf.lay_new("leases/x/00000001", here._signature())
+    with here.held("x"):
+        assert shelf.names("leases/") == ["leases/x/00000002"]
+    shelf.lay_new("leases/y/00000001", here._signature())
+    looks = iter([False, True])
+    with there.held("y", until=lambda: next(looks)):
+        assert shelf.names("leases/") == ["leases/y/00000001"]
+
+
 def test_a_holder_that_is_alive_keeps_it(leases, shelf):
     shelf.lay_new("leases/x/00000001", b"mine")
     for _ in range(5):

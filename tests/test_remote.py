@@ -201,6 +201,24 @@ def test_a_manifest_of_another_artifact_is_damaged(here, shelf):
     assert here.damage(ONE) == ["manifest.json"]
 
 
+def test_a_manifest_cannot_write_outside_of_its_folder(here, there, shelf):
+    laid(here)
+    name = f"manifests/{ONE.folder}.json"
+    shelf.lay(name, shelf.kept[name][0].replace(b"rows.parquet", b"../../../out"))
+    with pytest.raises(Damaged, match=r"manifest\.json"):
+        there.path(ONE)
+    assert not (there.root.parent / "out").exists() and not (there.root / "out").exists()
+
+
+def test_a_rerun_after_a_kill_on_the_same_machine_does_not_wait(here, shelf):
+    killed = here.leases._signature()
+    shelf.lay_new(f"leases/{ONE.folder.replace('/', '-')}/00000001", killed)
+    again = machine(shelf, here.root)
+    with again.lock(ONE):
+        laid(again)
+    assert shelf.names("leases/") == []
+
+
 def test_a_finished_artifact_needs_no_lease_and_forgetting_leaves_none(here, shelf):
     with here.lock(ONE):
         assert len(shelf.names("leases/")) == 1
