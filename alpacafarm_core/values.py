@@ -1,25 +1,47 @@
 """Value: the base of everything that is passed around."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+)
 
 
 def in_words(schema: dict[str, Any]) -> None:
     """Give every field of a form its name, and say bounds of real numbers in the description.
 
-    Without a title a form shows the class of what a field holds, or nothing. A browser lets a
-    number field with a minimum take whole steps from it only, so a form with `minimum: 0` refuses
-    0.25. The class still refuses what is out of bounds.
+    Without a title a form shows the class of what a field holds, or nothing.
     """
     for name, field in schema.get("properties", {}).items():
         field.setdefault("title", name.replace("_", " ").title())
-        if field.get("type") == "number":
-            low, high = field.pop("minimum", None), field.pop("maximum", None)
-            said = [f"from {low:g}"] if low is not None else []
-            said += [f"up to {high:g}"] if high is not None else []
-            if said:
-                field["description"] = f"{field.get('description', '')} ({' '.join(said)})".strip()
+        _bounds_in_words(field)
+
+
+def _bounds_in_words(field: dict[str, Any]) -> None:
+    """Say the bounds of a real number in its field's description instead of as bounds.
+
+    A browser lets a number field with a minimum take whole steps from it only, so a form with
+    `minimum: 0` refuses 0.25. What holds the number still refuses what is out of bounds.
+    """
+    numbers = (each for each in field.get("anyOf", [field]) if each.get("type") == "number")
+    for number in numbers:
+        low, high = number.pop("minimum", None), number.pop("maximum", None)
+        above, below = number.get("exclusiveMinimum"), number.get("exclusiveMaximum")
+        said = [f"from {low:g}"] if low is not None else []
+        said += [f"above {above:g}"] if above is not None else []
+        said += [f"up to {high:g}"] if high is not None else []
+        said += [f"below {below:g}"] if below is not None else []
+        if said:
+            field["description"] = f"{field.get('description', '')} ({' '.join(said)})".strip()
+
+
+Amount = Annotated[float, Field(ge=0), WithJsonSchema({"type": "number"})]
+"""A number from 0, a parameter of a flow: its bound is not in the form, as with those of fields."""
 
 
 class Value(BaseModel):

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from alpacafarm_core.errors import BadInput, Refused
+from alpacafarm_core.values import Amount
 from flows.allowance import Allowance, allowed, keep, kept, this_run
 from tasks.stage import cap, ledger
 
 AskAbove = Annotated[
-    float | None, Field(ge=0, title="Ask above", description="Ask a person above so many dollars")
+    Amount | None, Field(title="Ask above", description="Ask a person above so many dollars")
 ]
 VARIABLE = "ALPACAFARM_ASK_ABOVE"
 A_DAY = 86_400

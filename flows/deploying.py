@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from alpacafarm_core.methods import METHODS
+from alpacafarm_core.recipe import digest
 from alpacafarm_core.values import Value
 
 if TYPE_CHECKING:
@@ -263,14 +264,24 @@ def deployments(pool: str | None = None) -> "list[RunnerDeployment]":
 
 
 def register(pool: str = POOL) -> int:
-    """Offer every deployment to the workers of a pool, made if it is lacking; returns how many."""
+    """Offer every deployment to the workers of a pool, made if it is lacking; returns how many.
+
+    What the server has already as it is here is left alone: a registration takes it a while.
+    """
     from prefect import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-    return len([each.apply() for each in deployments(pool)])
+    offered = deployments(pool)
+    with get_client(sync_client=True) as client:
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        held = {(str(each.flow_id), each.name): each.version for each in client.read_deployments()}
+        flows = {each.name: str(each.id) for each in client.read_flows()}
+    for each in offered:
+        if held.get((flows.get(str(each.flow_name), ""), each.name)) != each.version:
+            each.apply()
+    return len(offered)
 
 
 def as_yaml() -> str:
@@ -325,7 +336,14 @@ def _as_prefects(one: Deployment, pool: str | None) -> "RunnerDeployment":
         "work_pool_name": pool,
         "work_queue_name": one.queue if pool else None,
     }
-    return _offered(one.flow).model_copy(update=changes)
+    made = _offered(one.flow).model_copy(update=changes)
+    return made.model_copy(update={"version": _version(made)})
+
+
+def _version(made: "RunnerDeployment") -> str:
+    """A digest of a deployment and its form, by which a server's copy is known to be the same."""
+    said = made.model_dump(mode="json") | {"form": made._parameter_openapi_schema.model_dump()}
+    return digest(said)[:12]
 
 
 @cache

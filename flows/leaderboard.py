@@ -15,13 +15,14 @@ from alpacafarm_core.method import Method
 from alpacafarm_core.methods import METHODS, AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
+from alpacafarm_core.values import Amount
 from flows.approval import AskAbove, admit
 from flows.endings import named_endings
 from flows.evaluate import answered, judged
 from flows.prepare import FARM, admitted, based, started
 from tasks.tally import publish
 
-Dollars = Annotated[float | None, Field(ge=0, description="What judges may cost, US dollars")]
+Dollars = Annotated[Amount | None, Field(description="What judges may cost, US dollars")]
 if TYPE_CHECKING:
     MethodName = str
 else:  # a form offers the names; nothing else is taken by it

@@ -24,4 +24,6 @@ METHODS: dict[str, type[Method]] = {
 if TYPE_CHECKING:
     AnyMethod = Method
 else:
-    AnyMethod = Annotated[reduce(or_, METHODS.values()), Field(discriminator="name")]
+    # A form opens on the first that can hold its default, and every method can hold SFT's settings.
+    _first = sorted(METHODS.values(), key=lambda method: method is not METHODS["sft"])
+    AnyMethod = Annotated[reduce(or_, _first), Field(discriminator="name")]
