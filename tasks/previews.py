@@ -8,7 +8,7 @@ and the lineage is drawn. All of it is small: it lies in Prefect's database, twi
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ from alpacafarm_core.profile import brief, profiled
 from alpacafarm_core.store import Manifest, Store
 
 ROWS = 20
-LARGEST, ALL = 6_000, 120_000
-"""Bytes of one preview, and of all that one run may post."""
+LARGEST, ALL = 7_000, 170_000
+"""Bytes of the rows of one preview, as far as short texts allow, and of all that one run posts."""
 
 CELLS = (160, 80, 40, 20)
 """Characters of a text in a preview, the first that fits."""
@@ -41,10 +41,14 @@ class Post(NamedTuple):
 
 
 class Run:
-    """The stages of a flow run, in the order in which they ended, and the bytes it has posted."""
+    """The stages of a flow run in the order in which they ended, and the bytes it has posted.
+
+    `without` are those that were made and have no preview, for want of room or of a page.
+    """
 
     def __init__(self) -> None:
         self.ran: dict[str, bool] = {}
+        self.without: set[str] = set()
         self.posted = 0
 
 
@@ -66,11 +70,14 @@ def noted(flow_run: str, artifact: Artifact, ran: bool) -> None:
 def preview(flow_run: str, store: Store, artifact: Artifact) -> None:
     """Post what was made on its task's page, while the run has room; a failure is only logged."""
     run = _runs[flow_run]
+    run.without.add(artifact.folder)
+    if run.posted >= ALL:
+        return
     with _only_logged(artifact.folder):
-        if run.posted < ALL:
-            posts = previewed(store, store.manifest(artifact))
-            run.posted += sum(len(json.dumps(each)) for each in posts)
-            post(posts)
+        posts = previewed(store, store.manifest(artifact))
+        run.posted += sum(len(json.dumps(each)) for each in posts)
+        post(posts)
+        run.without.discard(artifact.folder)
 
 
 def ended(flow: Any, flow_run: Any, state: Any) -> None:
@@ -80,7 +87,7 @@ def ended(flow: Any, flow_run: Any, state: Any) -> None:
     run = _runs.pop(str(flow_run.id), None)
     if run is not None:
         with _only_logged("the stages"):
-            post([staged(store(), run.ran), drawn(store(), run.ran)])
+            post([staged(store(), run.ran, run.without), drawn(store(), run.ran)])
 
 
 def _ends_with_its_stages() -> None:
@@ -122,10 +129,10 @@ def previewed(store: Store, made: Manifest) -> list[Post]:
         return [Post(key, files, facts)]
     table = store.scan(made.artifact)
     columns = [each._asdict() for each in profiled(table)]
-    rows = _fitting(table.head(ROWS).collect(), LARGEST - len(json.dumps(columns)))
+    rows = _fitting(table.head(ROWS).collect())
     return [
-        Post(key, rows, f"First rows. {facts}"),
-        Post(f"{key}-columns", columns, f"Columns. {facts}"),
+        Post(key, rows, f"First rows, without what is the same in all. {facts}"),
+        Post(f"{key}-columns", columns, f"What the columns hold. {facts}"),
     ]
 
 
@@ -134,16 +141,22 @@ def key_of(artifact: Artifact) -> str:
     return artifact.folder.replace("/", "-").replace("_", "-")
 
 
-def staged(store: Store, ran: dict[str, bool]) -> Post:
-    """A row a stage: made or cached, and what making it took, this time or before."""
+def staged(store: Store, ran: dict[str, bool], without: Container[str] = ()) -> Post:
+    """A row a stage: made or cached, and what making it took, this time or before.
+
+    `without` are folders that have no preview.
+    """
     found = [(_manifest(store, folder), is_made) for folder, is_made in ran.items()]
     rows = [_row(made, is_made) for made, is_made in found if made is not None]
+    for row in rows:
+        row["preview"] = "" if row["artifact"] in without else row["preview"]
     fresh = [row for row in rows if row["state"] == "made"]
     spent = sum(row["usd"] or 0.0 for row in fresh)
     told = (
         f"{len(fresh)} made in {sum(row['seconds'] for row in fresh):.1f} s, "
         f"{len(rows) - len(fresh)} cached; ${spent:.2f} for judges in this run. Seconds and "
-        "dollars of what is cached are those of its making. `alpacafarm show KEY` shows more."
+        "dollars of what is cached are those of its making; its preview is there where a server "
+        "saw it made. `alpacafarm show KEY` shows any."
     )
     return Post("stages", rows, f"{told} {_browse('', 'All artifacts')}".strip())
 
@@ -193,19 +206,19 @@ def _browse(path: str, words: str) -> str:
     return f"[{words}]({url.rstrip('/')}{path})" if url else ""
 
 
-def _fitting(rows: pl.DataFrame, room: int) -> list[dict[str, Any]]:
-    """The rows with texts cut until all fit; without lists, which nobody reads."""
-    told = rows.select(name for name, kind in rows.schema.items() if not isinstance(kind, pl.List))
+def _fitting(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows with texts cut until all fit; without lists and columns of a single value."""
+    plain = [name for name, kind in rows.schema.items() if not isinstance(kind, pl.List)]
+    telling = [name for name in plain if rows[name].n_unique() > 1]
+    told = rows.select(telling or plain).to_dicts()
     shown: list[dict[str, Any]] = []
     for longest in CELLS:
         shown = [
             {name: brief(held, longest) if isinstance(held, str) else held for name, held in r}
-            for r in (row.items() for row in told.to_dicts())
+            for r in (row.items() for row in told)
         ]
-        if len(json.dumps(shown, default=str)) <= room:
-            return shown
-    while len(json.dumps(shown, default=str)) > max(room, 2) and shown:
-        shown = shown[:-1]
+        if len(json.dumps(shown, default=str)) <= LARGEST:
+            break
     return shown
 
 
