@@ -1,6 +1,7 @@
 """The store in a browser: all of it can be reached, none of it changed, and no row is markup."""
 
 import asyncio
+import json
 import re
 import time
 from base64 import b64encode
@@ -122,6 +123,23 @@ def test_an_artifact_shows_what_it_is_made_from_and_what_was_made_from_it(shelf)
     assert "$0.25 of judgements" in page and "alpacafarm show" in page
     digests = shelf.manifest(Preferences(key=numbered(3))).files.values()
     assert all(digest in page for digest in digests)
+
+
+def test_pages_and_commands_say_the_same_of_columns_and_lineage(shelf, capsys):
+    page = unescape(asked(shelf, place(3, "preferences")).text)
+    assert typed("show", numbered(3), "--json") == 0
+    (price,) = (
+        column
+        for column in json.loads(capsys.readouterr().out)["statistics"]
+        if column["column"] == "price"
+    )
+    shown = page.partition('<th scope="row">price</th>')[2].partition("</tr>")[0]
+    cells = [re.sub("<[^>]+>", "", cell) for cell in shown.split("</td>")]
+    assert cells[0] == "number" and float(cells[6]) == pytest.approx(price["most"])
+    assert typed("lineage", numbered(4), "--json") == 0
+    order = [made["key"] for made in json.loads(capsys.readouterr().out)]
+    listed = asked(shelf, place(4, "leaderboard")).text.partition("The same as a list")[2]
+    assert re.findall(r'href="/artifact/\w+/(\w+)"', listed)[: len(order)] == order
 
 
 def test_rows_come_in_pages(shelf):
