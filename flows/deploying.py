@@ -4,22 +4,18 @@
 place in a queue, and perhaps a schedule; a new method gets its own without a line here.
 """
 
-from contextlib import suppress
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from alpacafarm_core.methods import METHODS
-from alpacafarm_core.recipe import digest
 from alpacafarm_core.values import Value
 
 if TYPE_CHECKING:
     from prefect import Flow
-    from prefect.deployments.runner import RunnerDeployment
 
 FILE = Path(__file__).parents[1] / "prefect.yaml"
 POOL = "local"
@@ -258,32 +254,6 @@ DEPLOYMENTS: tuple[Deployment, ...] = (
 )
 
 
-def deployments(pool: str | None = None) -> "list[RunnerDeployment]":
-    """Every deployment as Prefect has it; in its queue where a work pool is named."""
-    return [_as_prefects(each, pool) for each in DEPLOYMENTS]
-
-
-def register(pool: str = POOL) -> int:
-    """Offer every deployment to the workers of a pool, made if it is lacking; returns how many.
-
-    What the server has already as it is here is left alone: a registration takes it a while.
-    """
-    from prefect import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-
-    offered = deployments(pool)
-    with get_client(sync_client=True) as client:
-        with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        held = {(str(each.flow_id), each.name): each.version for each in client.read_deployments()}
-        flows = {each.name: str(each.id) for each in client.read_flows()}
-    for each in offered:
-        if held.get((flows.get(str(each.flow_name), ""), each.name)) != each.version:
-            each.apply()
-    return len(offered)
-
-
 def as_yaml() -> str:
     """The text of prefect.yaml."""
     held = {"deployments": [_as_yaml(each) for each in DEPLOYMENTS]}
@@ -310,51 +280,6 @@ def _as_yaml(one: Deployment) -> dict[str, Any]:
         "work_pool": f"*{one.queue}",
     }
     return {name: held for name, held in said.items() if held}
-
-
-def _as_prefects(one: Deployment, pool: str | None) -> "RunnerDeployment":
-    from prefect.client.schemas.actions import DeploymentScheduleCreate
-    from prefect.client.schemas.objects import ConcurrencyOptions
-    from prefect.client.schemas.schedules import CronSchedule
-    from prefect.events import DeploymentTriggerTypes
-
-    changes = {
-        "name": one.name,
-        "description": one.description,
-        "tags": one.labels,
-        "parameters": one.parameters,
-        "schedules": [
-            DeploymentScheduleCreate(
-                schedule=CronSchedule(cron=each.cron, timezone=each.timezone),
-                **each.model_dump(include={"slug", "active", "parameters"}),
-            )
-            for each in one.schedules
-        ],
-        "triggers": TypeAdapter(list[DeploymentTriggerTypes]).validate_python([*one.triggers]),
-        "concurrency_limit": one.limit,
-        "concurrency_options": ConcurrencyOptions(collision_strategy=WAIT) if one.limit else None,
-        "work_pool_name": pool,
-        "work_queue_name": one.queue if pool else None,
-    }
-    made = _offered(one.flow).model_copy(update=changes)
-    return made.model_copy(update={"version": _version(made)})
-
-
-def _version(made: "RunnerDeployment") -> str:
-    """A digest of a deployment and its form, by which a server's copy is known to be the same."""
-    said = made.model_dump(mode="json") | {"form": made._parameter_openapi_schema.model_dump()}
-    return digest(said)[:12]
-
-
-@cache
-def _offered(flow: "Flow[..., Any]") -> "RunnerDeployment":
-    """A flow as Prefect offers it: its form takes a second to draw up, so it is done once."""
-    from prefect.deployments.runner import RunnerDeployment
-    from prefect.types.entrypoint import EntrypointType
-
-    return RunnerDeployment.from_flow(
-        flow, name=flow.name, entrypoint_type=EntrypointType.MODULE_PATH
-    )
 
 
 if __name__ == "__main__":

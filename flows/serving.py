@@ -73,7 +73,7 @@ def _served(what: Serving) -> Iterator[None]:
 def offer(what: Serving) -> None:
     """Put deployments, automations and limits on the server."""
     from flows.automating import declare
-    from flows.deploying import register
+    from flows.registering import register
 
     count = register(what.pool)
     declared = declare(gpus=1)

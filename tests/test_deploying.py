@@ -11,7 +11,8 @@ from prefect.events import DeploymentTriggerTypes
 from prefect.utilities.schema_tools.validation import _build_validator, preprocess_schema
 from pydantic import TypeAdapter
 
-from flows.deploying import DEPLOYMENTS, FILE, QUEUES, as_yaml, deployments
+from flows.deploying import DEPLOYMENTS, FILE, QUEUES, as_yaml
+from flows.registering import deployments
 
 HELD = yaml.safe_load(FILE.read_text())
 IDS = [f"{each.flow.name}/{each.name}" for each in DEPLOYMENTS]
