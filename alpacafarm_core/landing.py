@@ -32,6 +32,8 @@ def take_in(store: Store, path: Path, kind: str, dataset: str = "") -> tuple[Man
     name, started = files.kind_named(kind), time.time()
     file = File.model_validate(path)
     artifact, arguments = receipt(file, name, dataset)
+    if dataset and store.has(artifact):
+        return store.manifest(artifact), False
     rows = rows_of(path, name, dataset)
     ending = path.suffix.lower()
     given = {f"{GIVEN}{ending}": path.read_bytes()} if ending in AS_GIVEN else {}
