@@ -212,11 +212,17 @@ def parted(address: str) -> tuple[str, str]:
 def _client() -> Any:
     import boto3
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     patience: dict[str, Any] = {"max_attempts": TRIES, "mode": "standard"}
-    return boto3.session.Session().client(
-        "s3", config=Config(connect_timeout=10, read_timeout=60, retries=patience)
-    )
+    config = Config(connect_timeout=10, read_timeout=60, retries=patience)
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except (ValueError, BotoCoreError) as error:
+        raise BadInput(
+            f"what the environment says of the storage cannot be used ({type(error).__name__}); "
+            "AWS_ENDPOINT_URL is http(s)://HOST:PORT, AWS_PROFILE a profile that there is"
+        ) from None
 
 
 def probe(objects: Objects, name: str) -> None:

@@ -63,6 +63,12 @@ def ledger_of(named: str) -> Ledger:
     return Ledger(folder_of(named) / "ledger.sqlite")
 
 
+def check() -> None:
+    """Raise BadInput, StoreNotWritable or Unreachable for a shared ledger that cannot be used."""
+    if os.environ.get("ALPACAFARM_LEDGER"):
+        reopened("").close()
+
+
 @contextmanager
 def looked_into(named: str) -> Iterator[tuple[Store | None, Ledger]]:
     """A store and its ledger to look into, without making either where there is none."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from alpacafarm_core.artifacts import Artifact, Table
-from alpacafarm_core.errors import Damaged, Missing
+from alpacafarm_core.errors import Damaged, Missing, StoreNotWritable
 from alpacafarm_core.leases import Leases
 from alpacafarm_core.objects import Objects, S3Objects, parted, probe
 from alpacafarm_core.recipe import Recipe, file_digest
@@ -56,7 +56,13 @@ class RemoteStore(Store):
 
     def __init__(self, objects: Objects, root: Path, address: str) -> None:
         """`root` is the cache. Asks what there is; raises what that raises."""
-        super().__init__(root)
+        try:
+            super().__init__(root)
+        except StoreNotWritable:
+            raise StoreNotWritable(
+                f"the cache {root} of {address} is not writable; name a folder for it in "
+                "ALPACAFARM_CACHE"
+            ) from None
         self.objects, self.address = objects, address
         self.leases = Leases(objects, _machine(self.root / ".machine"))
         self._tags: dict[str, str] = {}

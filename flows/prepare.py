@@ -3,7 +3,7 @@
 from prefect import flow
 
 import tasks
-from alpacafarm_core import endpoints, sinks
+from alpacafarm_core import endpoints, places, sinks
 from alpacafarm_core.artifacts import Preferences
 from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.machine import Machine
@@ -43,6 +43,7 @@ def admitted(setup: Setup) -> Setup:
         endpoints.check(load(panel))
     check(setup.source)
     sinks.check()
+    places.check()
     Machine.here().check()
     pretrained(setup.base)
     return setup.replace(source=pinned(setup.source))

@@ -100,6 +100,12 @@ def test_a_storage_that_is_not_there_is_named_with_the_mend(address, monkeypatch
         store_at(address)
 
 
+def test_an_endpoint_that_is_none_is_named(address, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    with pytest.raises(BadInput, match="AWS_ENDPOINT_URL is http"):
+        store_at(address)
+
+
 def test_no_credentials_are_asked_for_by_their_names(address, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

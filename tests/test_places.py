@@ -9,6 +9,7 @@ import pytest
 
 from alpacafarm_core import places
 from alpacafarm_core.artifacts import Instructions
+from alpacafarm_core.errors import BadInput
 from alpacafarm_core.remote import RemoteStore
 from alpacafarm_core.store import Store
 from tasks.stage import root, stage, unfinished
@@ -101,6 +102,15 @@ def test_a_folder_is_its_own_and_an_address_has_a_cache(monkeypatch, tmp_path):
     assert root().parent == tmp_path
     monkeypatch.setenv("ALPACAFARM_STORE", str(tmp_path / "mine"))
     assert root() == tmp_path / "mine"
+
+
+def test_a_shared_ledger_that_cannot_be_used_stops_a_flow_before_it_begins(monkeypatch):
+    from alpacafarm_core.setup import Setup
+    from flows.prepare import admitted
+
+    monkeypatch.setenv("ALPACAFARM_LEDGER", "ledger.sqlite")
+    with pytest.raises(BadInput, match="ALPACAFARM_LEDGER is no postgresql://"):
+        admitted(Setup(scale="smoke"))
 
 
 def test_looking_makes_neither_store_nor_ledger(tmp_path):

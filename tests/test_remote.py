@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from alpacafarm_core.artifacts import Instructions
-from alpacafarm_core.errors import BadInput, Damaged, Missing
+from alpacafarm_core.errors import BadInput, Damaged, Missing, StoreNotWritable
 from alpacafarm_core.recipe import Recipe
 from alpacafarm_core.remote import RemoteStore, cache_of
 from alpacafarm_core.store import Made
@@ -242,6 +242,12 @@ def test_a_cache_is_of_one_address_and_where_the_user_wants_it(monkeypatch, tmp_
     monkeypatch.delenv("ALPACAFARM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     assert cache_of("s3://farm").parent == tmp_path / "mine" / "alpacafarm"
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_mend(shelf, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreNotWritable, match=r"file/cache of s3://farm.*ALPACAFARM_CACHE"):
+        machine(shelf, tmp_path / "file" / "cache")
 
 
 @pytest.mark.parametrize("address", ["s3://a", "s3://key:planted@farm/x", "s3://Farm", "s3://"])
