@@ -47,7 +47,7 @@ lock: $(READY)  ## record the stages' digests in stages.lock
 	@$(BIN)/python -m alpacafarm_core.lock --write
 
 ui: $(READY)  ## Prefect server, worker and every deployment on this machine
-	@$(BIN)/alpacafarm serve --with-server
+	@$(BIN)/alpacafarm serve --with-server --watch data/incoming/preferences --watch data/incoming/candidates
 
 base: $(READY)  ## retrain the world's base model and its tokenizer
 	@$(BIN)/python -m alpacafarm_core.world.base

@@ -145,6 +145,9 @@ def serve(
     ] = None,
     limit: Annotated[int, typer.Option(help="Runs at a time on this machine.", min=1)] = 1,
     work: Annotated[bool, typer.Option(help="Take up runs here.")] = True,
+    watch: Annotated[
+        list[str] | None, typer.Option(help="Where files come in, repeatable; see `watch`.")
+    ] = None,
     store: StorePath = None,
 ) -> None:
     """Register every deployment and start a worker for them."""
@@ -152,7 +155,9 @@ def serve(
     from flows.serving import serve as start
 
     use(store)
-    start(Serving(with_server, host, port, pool, tuple(queue or ()), limit, work))
+    start(
+        Serving(with_server, host, port, pool, tuple(queue or ()), limit, work, tuple(watch or ()))
+    )
 
 
 def _race(

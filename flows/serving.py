@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from alpacafarm_core import places
 from alpacafarm_core.errors import BadInput
 from flows import hosting
+from flows.watching import all_watched
 
 if TYPE_CHECKING:
     from prefect.workers.process import ProcessWorker
@@ -28,7 +29,7 @@ PAUSE = 5.0
 class Serving(NamedTuple):
     """What one machine offers: its server if any, the pool and queues it works for, runs at once.
 
-    No queues are all of the pool's.
+    No queues are all of the pool's. Where files come in may be watched too.
     """
 
     with_server: bool = False
@@ -38,6 +39,7 @@ class Serving(NamedTuple):
     queues: tuple[str, ...] = ()
     limit: int = 1
     works: bool = True
+    watch: tuple[str, ...] = ()
 
 
 def serve(what: Serving) -> None:
@@ -53,10 +55,11 @@ def serve(what: Serving) -> None:
         raise BadInput("no Prefect server: set PREFECT_API_URL, or add --with-server")
     with terminable(), _served(what):
         offer(what)
-        if what.works:
-            work(what)
-        else:
-            signal.pause()
+        with all_watched(what.watch):  # only now is there somebody to hear of a file
+            if what.works:
+                work(what)
+            else:
+                signal.pause()
 
 
 @contextmanager

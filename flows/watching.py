@@ -8,8 +8,8 @@ does no harm, since an event starts a run that looks at everything.
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
@@ -36,7 +36,9 @@ def add_to(app: typer.Typer) -> None:
 
 def watch(
     folder: Annotated[str, typer.Argument(help="Folder or s3:// prefix where files come in.")],
-    kind: Annotated[str, typer.Option("--as", help="What the rows are.")] = "preferences",
+    kind: Annotated[
+        str, typer.Option("--as", help="What the rows are; default by the folder's name.")
+    ] = "",
     dataset: Annotated[
         str, typer.Option(help="Dataset to add them to; default that of their kind.")
     ] = "",
@@ -57,18 +59,28 @@ def watch(
 
 
 @contextmanager
+def all_watched(folders: Sequence[str]) -> Iterator[None]:
+    """Watch several places while the block runs."""
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(watched(folder))
+        yield
+
+
+@contextmanager
 def watched(
-    folder: str, kind: str = "preferences", dataset: str = "", every: float = 5.0
+    folder: str, kind: str = "", dataset: str = "", every: float = 5.0
 ) -> Iterator[threading.Thread]:
     """Watch a place in a thread while the block runs.
 
-    A folder that is not there is made. Raises BadInput for a kind, name or place that is none.
+    A folder that is not there is made. The kind is preferences, unless the folder is called by
+    another one. Raises BadInput for a kind, name or place that is none.
     """
     from alpacafarm_core import watched as places
 
     if not folder.startswith(places.S3):
         Path(folder).mkdir(parents=True, exist_ok=True)
-    eye, stop = Eye(folder, kind, dataset), threading.Event()
+    eye, stop = Eye(folder, kind or _kind_of(folder), dataset), threading.Event()
     eye.place.stamps()
 
     def look() -> None:
@@ -83,6 +95,13 @@ def watched(
     finally:
         stop.set()
         thread.join()
+
+
+def _kind_of(folder: str) -> str:
+    from alpacafarm_core.files import KINDS
+
+    name = folder.rstrip("/").rpartition("/")[2]
+    return name if name in KINDS else "preferences"
 
 
 class Eye:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from queue import Queue
 
 import polars as pl
 import pytest
@@ -16,9 +17,10 @@ from alpacafarm_core.methods import METHODS
 from alpacafarm_core.methods.dpo import DPO
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.sources import instructions
+from flows import watching
 from flows.arrivals import learned, taken_in
 from flows.furthering import refuse_unfit
-from flows.watching import Eye
+from flows.watching import Eye, all_watched
 from tests.paper_farm import START, PaperFarm
 from tests.shelf import Shelf
 from tests.test_cli import complaint, typed
@@ -244,6 +246,22 @@ def unheard(monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         yield
+
+
+def test_several_places_are_watched_each_for_the_kind_it_is_called_by(store, tmp_path, heard):
+    laid(tmp_path / "candidates", "mine.jsonl", [{"instruction": "a", "output": "b"}])
+    laid(tmp_path / "pairs", "one.jsonl", [pair("a")])
+    with all_watched([str(tmp_path / "candidates"), str(tmp_path / "pairs")]):
+        assert {heard.get(timeout=60)["kind"] for _ in range(2)} == {"candidates", "preferences"}
+    assert len(landing.landed(store, "candidates", "candidates")) == 1
+
+
+@pytest.fixture
+def heard(monkeypatch, settled):
+    """What a server is told of."""
+    told = Queue()
+    monkeypatch.setattr(watching, "emitted", lambda found: not told.put(found))
+    return told
 
 
 def test_watching_without_a_server_to_tell_is_refused(tmp_path, capsys):
