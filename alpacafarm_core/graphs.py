@@ -39,7 +39,7 @@ class Node(NamedTuple):
     def lines(self) -> list[str]:
         """What stands in it."""
         many = f" x{len(self.folders)}" if len(self.folders) > 1 else ""
-        rows = [] if self.rows is None else [f"{self.rows:,} rows"]
+        rows = [] if self.rows is None else [f"{self.rows:,} row{'' if self.rows == 1 else 's'}"]
         return [f"{self.stage}{many}", *rows, f"{self.seconds:.1f} s"]
 
 

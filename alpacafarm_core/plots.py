@@ -35,8 +35,8 @@ STEPS = {
 ACROSS, SMOOTHED = 3, 40
 """Panels side by side, and steps from which a running mean is drawn over the figures."""
 
-COLOURS = 16
-"""Of a small plot."""
+COLOURS, NARROW = 16, 840
+"""Of a small plot, and its width in pixels."""
 
 SMOOTH = ("kl_coef", "learning_rate")
 """Figures without noise."""
@@ -140,12 +140,14 @@ def steps(history: pl.DataFrame) -> bytes | None:
 
 
 def small(picture: bytes) -> bytes:
-    """A plot in few colours, a quarter of its bytes: for a page that lies in a database."""
+    """A plot in few colours and narrower, a fifth of its bytes: for a page in a database."""
     from PIL import Image
 
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(picture)) as plot:
-        plot.convert("RGB").quantize(COLOURS).save(buffer, "PNG", optimize=True)
+        narrow = plot.convert("RGB")
+        narrow.thumbnail((NARROW, plot.height))
+        narrow.quantize(COLOURS).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

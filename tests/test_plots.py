@@ -37,3 +37,12 @@ def test_long_runs_and_single_steps_are_drawn():
 def test_figures_that_are_missing_at_some_steps_leave_gaps():
     history = pl.DataFrame({"loss": [0.5, None, float("nan"), 0.25]})
     assert (plots.steps(history) or b"").startswith(PNG)
+
+
+def test_a_small_plot_is_the_same_in_fewer_bytes():
+    history = pl.DataFrame({name: [0.5, 0.25, 0.125] for name in ("loss", "grad_norm", "kl")})
+    whole = plots.steps(history)
+    assert whole is not None
+    less = plots.small(whole)
+    assert less.startswith(PNG) and len(less) < len(whole) / 3
+    assert size(less)[0] == plots.NARROW and size(less)[1] < size(whole)[1]
