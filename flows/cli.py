@@ -145,6 +145,7 @@ def serve(
     ] = None,
     limit: Annotated[int, typer.Option(help="Runs at a time on this machine.", min=1)] = 1,
     work: Annotated[bool, typer.Option(help="Take up runs here.")] = True,
+    offer: Annotated[bool, typer.Option(help="Register the deployments.")] = True,
     watch: Annotated[
         list[str] | None, typer.Option(help="Where files come in, repeatable; see `watch`.")
     ] = None,
@@ -155,9 +156,8 @@ def serve(
     from flows.serving import serve as start
 
     use(store)
-    start(
-        Serving(with_server, host, port, pool, tuple(queue or ()), limit, work, tuple(watch or ()))
-    )
+    queues, watched = tuple(queue or ()), tuple(watch or ())
+    start(Serving(with_server, host, port, pool, queues, limit, work, offer, watched))
 
 
 def _race(

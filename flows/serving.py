@@ -27,7 +27,7 @@ PAUSE = 5.0
 
 
 class Serving(NamedTuple):
-    """What one machine offers: its server if any, the pool and queues it works for, runs at once.
+    """What a machine does: serve, register, and work for a pool's queues, some runs at a time.
 
     No queues are all of the pool's. Where files come in may be watched too.
     """
@@ -39,6 +39,7 @@ class Serving(NamedTuple):
     queues: tuple[str, ...] = ()
     limit: int = 1
     works: bool = True
+    offers: bool = True
     watch: tuple[str, ...] = ()
 
 
@@ -54,7 +55,8 @@ def serve(what: Serving) -> None:
     if not what.with_server and not os.environ.get("PREFECT_API_URL"):
         raise BadInput("no Prefect server: set PREFECT_API_URL, or add --with-server")
     with terminable(), _served(what):
-        offer(what)
+        if what.offers:
+            offer(what)
         with all_watched(what.watch):  # only now is there somebody to hear of a file
             if what.works:
                 work(what)
