@@ -23,7 +23,7 @@ from alpacafarm_core.profile import brief, profiled
 from alpacafarm_core.store import Manifest, Store
 
 ROWS = 20
-LARGEST, ALL = 7_000, 140_000
+LARGEST, ALL = 7_000, 240_000
 """Bytes of the rows of one preview, as far as short texts allow, and of all that one run posts."""
 
 CELLS = (160, 80, 40, 20)
@@ -60,24 +60,28 @@ def noted(flow_run: str, artifact: Artifact, ran: bool) -> None:
 
     The first stage of a run sees to it that the flow ends with its table of stages.
     """
-    if flow_run not in _runs:
-        _runs[flow_run] = Run()
-        _ends_with_its_stages()
-    held = _runs[flow_run].ran
+    held = _run(flow_run).ran
     held[artifact.folder] = ran or held.get(artifact.folder, False)
+
+
+def takes(flow_run: str, size: int) -> bool:
+    """Whether the page of a run has room for so many bytes more, which are taken then."""
+    run = _run(flow_run)
+    if run.posted + size > ALL:
+        return False
+    run.posted += size
+    return True
 
 
 def preview(flow_run: str, store: Store, artifact: Artifact) -> None:
     """Post what was made on its task's page, while the run has room; a failure is only logged."""
-    run = _runs[flow_run]
+    run = _run(flow_run)
     run.without.add(artifact.folder)
-    if run.posted >= ALL:
-        return
     with _only_logged(artifact.folder):
         posts = previewed(store, store.manifest(artifact))
-        run.posted += sum(len(json.dumps(each)) for each in posts)
-        post(posts)
-        run.without.discard(artifact.folder)
+        if takes(flow_run, sum(len(json.dumps(each)) for each in posts)):
+            post(posts)
+            run.without.discard(artifact.folder)
 
 
 def ended(flow: Any, flow_run: Any, state: Any) -> None:
@@ -88,6 +92,13 @@ def ended(flow: Any, flow_run: Any, state: Any) -> None:
     if run is not None:
         with _only_logged("the stages"):
             post([staged(store(), run.ran, run.without), drawn(store(), run.ran)])
+
+
+def _run(flow_run: str) -> Run:
+    if flow_run not in _runs:
+        _runs[flow_run] = Run()
+        _ends_with_its_stages()
+    return _runs[flow_run]
 
 
 def _ends_with_its_stages() -> None:

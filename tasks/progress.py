@@ -15,7 +15,8 @@ from alpacafarm_core.following import Listener, Watch, followed, shown
 from alpacafarm_core.plots import STEPS, small
 from alpacafarm_core.progress import WATCHER
 from alpacafarm_core.train.logbook import Figures
-from tasks.stage import in_flow_run
+from tasks.previews import takes
+from tasks.stage import flow_run, in_flow_run
 
 log = logging.getLogger("alpacafarm.progress")
 CHARTED, POINTS = 3, 60
@@ -104,15 +105,17 @@ class Tally:
 
 
 def publish(title: str, history: pl.DataFrame, plot: bytes) -> None:
-    """Show the figures of all steps, and their plot, on the page of a flow run."""
-    if not in_flow_run():
+    """Show the figures of all steps, and their plot while there is room, on a flow run's page."""
+    run = flow_run()
+    if run is None:
         return
     from prefect.artifacts import create_markdown_artifact
 
+    shown = charts(history)
     picture = f"![steps](data:image/png;base64,{base64.b64encode(small(plot)).decode()})"
-    create_markdown_artifact(
-        markdown="\n\n".join([*charts(history), picture]), description=f"{title}, step by step"
-    )
+    if takes(run, len(picture)):
+        shown.append(picture)
+    create_markdown_artifact(markdown="\n\n".join(shown), description=f"{title}, step by step")
 
 
 def charts(history: pl.DataFrame) -> list[str]:

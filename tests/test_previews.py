@@ -81,7 +81,7 @@ def test_a_run_posts_no_more_previews_than_it_has_room_for(store, monkeypatch):
     posted = []
     monkeypatch.setattr(previews, "post", posted.extend)
     monkeypatch.setattr(previews, "_ends_with_its_stages", lambda: None)
-    monkeypatch.setattr(previews, "ALL", 1)
+    monkeypatch.setattr(previews, "ALL", 6_000)
     for number in (1, 2):
         kept(store, Preferences(key=numbered(number)), labels(3), "annotate")
         previews.noted("full", Preferences(key=numbered(number)), ran=True)
