@@ -112,8 +112,10 @@ def awaited(done: Callable[[], Any], limit: float, what: str) -> Any:
         try:
             if found := done():
                 return found
-        except OSError:
-            pass  # the server answers others first
+        except OSError as error:
+            # A server that is busy answers others first; one that refuses will go on to.
+            if 400 <= getattr(error, "code", 503) < 500:
+                raise
         time.sleep(0.5)
     raise TimeoutError(f"{what} did not come within {limit:.0f} s")
 

@@ -15,12 +15,10 @@ def opened(page, place, path: str) -> None:
     page.goto(f"{place.address}/v2/{path}", wait_until="domcontentloaded")
 
 
-def form(page, place, flow: str, name: str) -> str:
-    """Open the form of a deployment; its id."""
-    deployment = place.deployment(flow, name)["id"]
-    opened(page, place, f"deployments/deployment/{deployment}/run")
+def form(page, place, flow: str, name: str) -> None:
+    """Open the form of a deployment."""
+    opened(page, place, f"deployments/deployment/{place.deployment(flow, name)['id']}/run")
     page.get_by_role("button", name="Submit").wait_for()
-    return deployment
 
 
 def write(page, label: str, text: str) -> None:
@@ -34,24 +32,19 @@ def choose(page, label: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
-def submit(page, place, deployment: str) -> str:
-    """Send the form off; the id of the run that it started."""
-    runs = {"deployments": {"id": {"any_": [deployment]}}, "sort": "START_TIME_DESC"}
-    before = {each["id"] for each in place("flow_runs/filter", runs)}
-    page.get_by_role("button", name="Submit").click()
+def submit(page) -> str:
+    """Send the form off; the id of the run that it started.
 
-    def new() -> list[str]:
-        found = place("flow_runs/filter", runs)
-        return [
-            each["id"] for each in found if each["id"] not in before and not each["auto_scheduled"]
-        ]
-
-    return awaited(new, 30, "a run of the submitted form")[0]
-
-
-def tab(page, name: str) -> None:
-    """Turn to a tab of a run's page."""
-    page.get_by_role("tab", name=name).click()
+    On SQLite a busy server answers 503 at times and the page says so: a person clicks again.
+    """
+    for _ in range(5):
+        with page.expect_response(lambda reply: "create_flow_run" in reply.url) as replied:
+            page.get_by_role("button", name="Submit").click()
+        if replied.value.status != 503:
+            break
+        page.wait_for_timeout(2000)
+    assert replied.value.ok, replied.value.text()
+    return str(replied.value.json()["id"])
 
 
 @pytest.fixture(scope="session")
@@ -65,13 +58,14 @@ def board(place):
 def test_ppo_is_started_from_its_form_with_a_field_changed_and_followed_to_its_end(
     place, page, picture
 ):
-    deployment = form(page, place, "run", "ppo")
+    form(page, place, "run", "ppo")
     picture("ppo-form")
     choose(page, "Scale", "smoke")
+    write(page, "Steps", "2")
     write(page, "Rollouts", "32")
     write(page, "Gamma", "0.99")
     picture("ppo-form-changed")
-    run = submit(page, place, deployment)
+    run = submit(page)
     opened(page, place, f"runs/flow-run/{run}?tab=Logs")
     progress = awaited(
         lambda: [each for each in place.artifacts(run) if each["type"] == "progress"],
