@@ -1,4 +1,4 @@
-"""Leases: the right to make an artifact, among machines that share no disk.
+"""Leases: who may make which artifact, among machines that share no disk.
 
 A lease is an object that its holder lays anew every few seconds. One that has not been for `ttl`
 seconds, by the storage's own clock, is nobody's. All that is asked of the storage is to refuse a
