@@ -27,9 +27,6 @@ from flows.leaderboard import Dollars
 from tasks.labels import annotate_file
 from tasks.stage import in_flow_run, store
 
-SHOWN = 50
-COLUMNS = ("instruction", "input", "output_1", "output_2", "preference", "annotator", "status")
-
 
 @flow(log_prints=True)
 @named_endings
@@ -81,7 +78,7 @@ def kept_labels(work: Labelling) -> list[Preferences]:
 
 
 def publish(labels: Preferences) -> None:
-    """The judge card and the first labels on the page of a flow run."""
+    """The judge card on the page of a flow run."""
     if not in_flow_run():
         return
     from prefect.artifacts import create_table_artifact
@@ -94,5 +91,3 @@ def publish(labels: Preferences) -> None:
         for n in known
     ]
     create_table_artifact(key="judge-card", table=card, description="What kind of judge this is")
-    rows = store().read(labels).select(*COLUMNS, "price").head(SHOWN)
-    create_table_artifact(key="labels", table=rows.to_dicts(), description=f"First {rows.height}")

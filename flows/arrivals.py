@@ -70,7 +70,16 @@ def refresh(
     budget: Dollars = None,
     ask_above: AskAbove = None,
 ) -> Changes | None:
-    """Go on from what has landed in a dataset, and say what changed."""
+    """Go on from what has landed in a dataset, and say what changed.
+
+    Args:
+        data: The dataset, and where its files come in.
+        method: The method that learns from it, and its settings.
+        setup: What it begins from, who labels and who judges.
+        how: Train again on everything, or go on with the new rows alone.
+        budget: Judges may cost so many US dollars; the run stops before it would spend more.
+        ask_above: Above so many US dollars the run waits for a person who approves its price.
+    """
     since = time.time()
     way = Way(dataset=data.name, how=how, method=method, setup=admitted(setup))
     refuse_unfit(way)

@@ -180,7 +180,7 @@ def ranking(
     """Train and judge every method in simulation and among people, and compare the rankings.
 
     Args:
-        methods: Which methods.
+        methods: Which methods, with their settings for the scale.
         setup: What they begin from; the built-in world is the only source with people.
         seeds: Farms whose mean counts, from the setup's seed on.
         budget: Judges may cost so many US dollars; the run stops before it would spend more.

@@ -24,6 +24,6 @@ METHODS: dict[str, type[Method]] = {
 if TYPE_CHECKING:
     AnyMethod = Method
 else:
-    # A form opens on the first that can hold its default, and every method can hold SFT's settings.
-    _first = sorted(METHODS.values(), key=lambda method: method is not METHODS["sft"])
-    AnyMethod = Annotated[reduce(or_, _first), Field(discriminator="name")]
+    # A form opens on the first that has most of its default's fields, and adds those it lacks.
+    _forms = sorted(METHODS.values(), key=lambda m: (len(m.model_fields), m is not METHODS["dpo"]))
+    AnyMethod = Annotated[reduce(or_, _forms), Field(discriminator="name")]
