@@ -1,4 +1,4 @@
-"""Leases: who may make which artifact, among machines that share no disk.
+"""Leases: who of several machines that share no disk may produce an artifact.
 
 A lease is an object that its holder lays anew every few seconds. One that has not been for `ttl`
 seconds, by the storage's own clock, is nobody's. All that is asked of the storage is to refuse a
