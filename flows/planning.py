@@ -29,10 +29,10 @@ from tasks.stage import Stage
 
 ORDER = """
     base instructions mix draw demonstrations published recorded share labels interactions
-    guided corrected generate write gather annotate fresh label rate critique repair tag select grade
-    rank prefer look train_policy soup fit_reward soup_rewards fit_pairwise roll_out grow weigh
-    prune leaves choose score agree penalise residual compare_in_pairs compare_scored cluster_told
-    cluster_read unite invent admit neighbours sift keep follow_up collect tally
+    guided corrected generate write gather annotate fresh label rate critique repair tag select
+    grade rank prefer look train_policy soup fit_reward soup_rewards fit_pairwise roll_out grow
+    weigh prune leaves choose score agree penalise residual compare_in_pairs compare_scored
+    cluster_told cluster_read unite invent admit neighbours sift keep follow_up collect tally
 """
 
 
