@@ -166,7 +166,7 @@ def raced(shared: Shared, folder: Path, methods: Sequence[str], scale: str, kill
             logs = "\n".join((place / "worker.log").read_text()[-3000:] for place in places)
             raise SystemExit(f"{ended['state_name']}: {ended['state']['message']}\n{logs}")
         quiet(shared.api)
-        caches = {each.name: place for each in places for place in each.glob("cache/*")}
+        caches = {each.name: found for each in places for found in each.glob("cache/*")}
         return outcome(seconds, None, environment, caches)
 
 

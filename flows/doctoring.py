@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alpacafarm_core.errors import BadInput
-from flows.inspection import Json, StorePath, root_of
+from flows.inspection import Json, StorePath
 
 if TYPE_CHECKING:
-    from alpacafarm_core.checkup import Book
     from alpacafarm_core.doctor import Finding
-
-REMOTE = "s3:/"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,7 +46,7 @@ def examined(store: str | None, panels: list[str], ask: bool = False) -> "Iterat
     """Every finding, in the order in which things must work."""
     from alpacafarm_core import checkup
     from alpacafarm_core import doctor as checks
-    from flows import examining, server_seen
+    from flows import automating, examining, server_seen
 
     here, required, installed = (
         examining.computer(),
@@ -65,7 +62,8 @@ def examined(store: str | None, panels: list[str], ask: bool = False) -> "Iterat
     for name in panels:
         yield from _asked(name, ask)
     if api := os.environ.get("PREFECT_API_URL"):
-        yield from checkup.server(server_seen.server(api), len(here.gpus))
+        wanted = (automating.SILENT, automating.AGAIN)
+        yield from checkup.server(server_seen.server(api), len(here.gpus), wanted)
     else:
         yield checks.ok("server", "none named; flows run without one, `make ui` starts one")
 
@@ -80,28 +78,19 @@ def show(found: "list[Finding]") -> None:
 
 
 def _kept(store: str | None) -> "Iterator[Finding]":
-    from alpacafarm_core import checkup
+    """Of the store and its ledger, on this machine or shared."""
+    from alpacafarm_core import checkup, places
     from flows import examining
 
-    named = str(store or os.environ.get("ALPACAFARM_STORE") or "")
-    remote = named.startswith(REMOTE)
+    named = places.place(store)
+    remote = places.is_remote(named)
     if remote:
-        url = f"s3://{named.removeprefix(REMOTE).lstrip('/')}"
-        yield from checkup.bucket(examining.bucket(url))
+        yield from checkup.bucket(examining.bucket(named))
     else:
-        yield from checkup.folder(examining.folder(root_of(store).absolute()))
-    yield checkup.ledger(_book(store, remote), remote)
-
-
-def _book(store: str | None, remote: bool) -> "Book":
-    from alpacafarm_core.checkup import Book
-    from flows import examining
-
-    if url := os.environ.get("ALPACAFARM_LEDGER"):
-        return examining.shared_ledger(url)
-    if remote:
-        return Book(kind="sqlite", place="of this machine")
-    return examining.own_ledger(root_of(store).absolute() / "ledger.sqlite")
+        yield from checkup.folder(examining.folder(Path(named)))
+    url = os.environ.get("ALPACAFARM_LEDGER")
+    own = places.folder_of(named) / "ledger.sqlite"
+    yield checkup.ledger(examining.shared_ledger(url) if url else examining.own_ledger(own), remote)
 
 
 def _asked(panel: str, ask: bool) -> "Iterator[Finding]":
