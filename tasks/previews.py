@@ -23,7 +23,7 @@ from alpacafarm_core.profile import brief, profiled
 from alpacafarm_core.store import Manifest, Store
 
 ROWS = 20
-LARGEST, ALL = 7_000, 240_000
+LARGEST, ALL = 7_000, 200_000
 """Bytes of the rows of one preview, as far as short texts allow, and of all that one run posts."""
 
 CELLS = (160, 80, 40, 20)
