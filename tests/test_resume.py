@@ -206,8 +206,14 @@ def test_every_generator_goes_on_where_it_was(tmp_path):
     assert drawn() == first
 
 
-def test_a_process_that_is_killed_goes_on(run, tiny, scorer, tmp_path, request):
-    what, out = request.node.callspec.params["run"], tmp_path / "killed"
+SOON, LATE = ["dpo", "ppo"], ["reward", "judged", "adapters"]
+
+
+@pytest.mark.parametrize(
+    "what", [*SOON, *(pytest.param(each, marks=pytest.mark.slow) for each in LATE)]
+)
+def test_a_process_that_is_killed_goes_on(what, tiny, scorer, tmp_path):
+    run, out = runs(tiny, scorer)[what], tmp_path / "killed"
     command = [sys.executable, "-m", "tests.resumed", what, str(tiny), str(scorer), str(out)]
     with subprocess.Popen(command) as process:
         while not list(tmp_path.glob("killed.checkpoints/step-00000000[1-9]*")):

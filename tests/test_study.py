@@ -13,6 +13,7 @@ from tests.test_cli import complaint, typed
 SMOKE = Setup(scale="smoke")
 
 
+@pytest.mark.slow
 def test_over_optimisation_has_a_curve_a_label_and_ends_further_away(store, monkeypatch):
     monkeypatch.setattr("flows.study.SIZES", (1, 2, 4))
     made = overoptimised(SMOKE, steps=[1, 3], betas=[0.1])

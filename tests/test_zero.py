@@ -82,7 +82,7 @@ def launched(*words: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_two_processes_learn_what_one_learns(stage, tiny, scorer, alone, tmp_path):
     launched(str(tiny), str(scorer), str(tmp_path), str(stage))
     folder, expected = alone
@@ -129,6 +129,7 @@ def test_a_hostfile_names_the_machines(tiny, tmp_path):
     assert len(notes["steps"]) == 6 and (tmp_path / "out" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_failure_in_one_of_the_processes_is_the_jobs(tiny, tmp_path):
     machine = HERE.replace(processes=2)
     given = ((tiny, None), tmp_path / "out", preferences()[:0], DPO(training=STEADY))
