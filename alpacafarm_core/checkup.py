@@ -151,12 +151,19 @@ def server(held: Server, gpus: int, wanted: tuple[str, ...] = ()) -> Iterator[Fi
     if missing:
         yield warning("automations", f"not on: {', '.join(missing)}", SERVE)
     else:
-        yield ok("automations", ", ".join(held.automations) or "none")
+        yield ok("automations", _some(held.automations, wanted))
     if gpus and "gpu" not in held.limits:
         mend = f"prefect gcl create gpu --limit {gpus}, or {SERVE}"
         yield warning("limits", "no limit `gpu`: jobs may meet on one GPU", mend)
     else:
-        yield ok("limits", ", ".join(held.limits) or "none")
+        yield ok("limits", _some(held.limits, ("gpu",)))
+
+
+def _some(names: tuple[str, ...], first: tuple[str, ...]) -> str:
+    """Those that matter by name, the others by number."""
+    named = [name for name in first if name in names]
+    rest = len(names) - len(named)
+    return ", ".join([*named, *([f"{rest} more"] if rest else [])]) or "none"
 
 
 def _version(held: Server) -> Finding:
