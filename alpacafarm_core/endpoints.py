@@ -1,6 +1,7 @@
 """Endpoints: who answers requests, the judges of the built-in world or a server somewhere."""
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from alpacafarm_core.panel import Panel
 from alpacafarm_core.world import judges
 
 OPENAI = "api.openai.com"
+SECRET = re.compile(r"key|token|secret|password|sig", re.IGNORECASE)
 
 
 def ask_for(endpoint: str, folder: Path = Path()) -> Ask:
@@ -60,8 +62,19 @@ def check(panel: Panel | Assessors) -> None:
 
 def _refuse_strangers(panel: str, kind: str, asked: Sequence[Asked]) -> None:
     for each in asked:
+        if _holds_secret(each.endpoint):
+            raise BadInput(
+                f"panel {panel}: the endpoint of {kind} {each.name} holds a secret; "
+                "set OPENAI_API_KEY instead, as endpoints are part of what is kept"
+            )
         if each.endpoint == WORLD and each.model not in judges.MODELS:
             raise BadInput(
                 f"panel {panel}: {kind} {each.name} asks for {each.model!r}, "
                 f"which the built-in world lacks; it has {', '.join(judges.MODELS)}"
             )
+
+
+def _holds_secret(endpoint: str) -> bool:
+    """Whether an argument in an address is named like a secret; a user in it is no endpoint."""
+    named = (each.partition("=")[0] for each in urlsplit(endpoint).query.split("&"))
+    return any(SECRET.search(name) for name in named)

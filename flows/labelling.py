@@ -121,6 +121,8 @@ def panel_of(work: Labelling) -> Panel:
     """Who labels; raises BadInput or Missing, before anybody is asked."""
     panel = load(work.panel, flip=work.flip, seed=work.seed)
     if work.base_url is not None:
+        if "@" in work.base_url:  # what stands before it is not to be repeated
+            raise BadInput("base_url: leave out user and password; OPENAI_API_KEY is the key")
         if not ENDPOINT.fullmatch(work.base_url):
             raise BadInput(f"base_url {work.base_url!r} is no endpoint; give http(s)://HOST/v1")
         moved = (each.replace(endpoint=work.base_url) for each in panel.annotators)
