@@ -58,6 +58,7 @@ def _board(methods: Sequence[str] | Sequence[Method], setup: Setup) -> Leaderboa
     if isinstance(first, Method):
         return flows.run(first, setup) if served else flows.run.fn(first, setup)
     names = [str(name) for name in methods]
+    flows.methods_named(names, setup)  # refused in our words before a server is asked
     call = flows.leaderboard if served else flows.leaderboard.fn
     return call(names, setup)
 
