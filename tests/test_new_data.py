@@ -135,7 +135,7 @@ def test_outputs_that_come_in_are_judged_as_the_automation_says(place):
     rows = prompts.with_columns(output=pl.lit("Yes."), generator=pl.lit("mine"))
     with watching(place, "outputs", "--as", "candidates"):
         rows.write_ndjson(place.folder / "outputs" / "mine.jsonl")
-        (run,) = all_ended(place, 1, "evaluate_outputs")
+        (run,) = all_ended(place, 1, "evaluate-outputs")
     assert run["state_type"] == "COMPLETED"
     (board,) = [a["data"] for a in place.artifacts(run["id"]) if a["key"] == "leaderboard"]
     assert '"mine"' in str(board).replace("'", '"')
