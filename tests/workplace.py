@@ -113,8 +113,8 @@ def awaited(done: Callable[[], Any], limit: float, what: str) -> Any:
             if found := done():
                 return found
         except OSError as error:
-            # A server that is busy answers others first; one that refuses will go on to.
-            if 400 <= getattr(error, "code", 503) < 500:
+            # A server that is busy, or not ready, answers later; one that refuses will go on to.
+            if 400 <= getattr(error, "code", 404) < 500 and getattr(error, "code", 404) != 404:
                 raise
         time.sleep(0.5)
     raise TimeoutError(f"{what} did not come within {limit:.0f} s")

@@ -61,7 +61,7 @@ def picture(place, page, tmp_path):
     folder.mkdir(parents=True, exist_ok=True)
 
     def take(name: str) -> None:
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(3500)
         page.screenshot(path=folder / f"{place.database}-{name}.png")
 
     return take
