@@ -317,7 +317,7 @@ def test_an_interrupt_while_answers_are_put_away_keeps_all_that_came(ledger: Led
                 yield answers[1:3]
 
     with pytest.raises(KeyboardInterrupt):
-        judge(pairs_of(4), panel_of(), Streaming(), Interrupted(ledger.path))
+        judge(pairs_of(4), panel_of(), Streaming(), Interrupted(ledger.records.address))
     assert ledger.counts().calls == 3
 
 
@@ -334,7 +334,7 @@ def test_what_another_process_is_buying_is_waited_for(ledger: Ledger) -> None:
         "        return super().__call__(requests)\n"
         "judge(pairs_of(3), panel_of(), Slow(), Ledger(sys.argv[1]))\n"
     )
-    command = [sys.executable, "-c", script, str(ledger.path)]
+    command = [sys.executable, "-c", script, ledger.records.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"asking\n"
         judged = judge(pairs_of(4), panel_of(), Fake(), ledger)
