@@ -26,6 +26,8 @@ AskAbove = Annotated[
 VARIABLE = "ALPACAFARM_ASK_ABOVE"
 A_DAY = 86_400
 Document = Mapping[str, Any]
+UNKNOWN: Document = {"stages": [], "calls": 0, "tokens": 0, "usd_low": 0.0, "usd_high": 0.0}
+"""The plan of a run whose price nobody knows ahead: it asks nobody and stops at the limit."""
 
 
 class Answer(NamedTuple):

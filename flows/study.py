@@ -1,7 +1,7 @@
 """The two studies of AlpacaFarm: over-optimisation, and whether simulation ranks as people do."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -18,12 +18,13 @@ from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Fitting, Sampling, Truth
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.weights import Policy, Reward
+from flows.approval import UNKNOWN, AskAbove, admit
 from flows.endings import named_endings
 from flows.evaluate import answered, judged
 from flows.leaderboard import Dollars, MethodName, methods_named, ranked
 from flows.prepare import FARM, admitted, started
 from tasks import study
-from tasks.stage import cap, in_flow_run, store
+from tasks.stage import in_flow_run, store
 
 LABELS = {"noisy pool": ("world", 0.25), "clean judge": ("world_clean", 0.0)}
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -114,12 +115,27 @@ def compared(methods: Sequence[str], setup: Setup, seeds: int = 1) -> Ranks:
     _refuse_other_worlds(setup)
     if seeds < 1:
         raise BadInput(f"seeds={seeds}: a ranking needs one at least")
+    simulated, human = ([_rows(methods, side) for side in farms] for farms in sides(setup, seeds))
+    return study.ranks(simulated, human)
+
+
+def sides(setup: Setup, seeds: int) -> tuple[list[Setup], list[Setup]]:
+    """The farms of a ranking in simulation, and the same among people."""
     among_people = setup.replace(panel="people", judges="people", flip=0.0)
     simulated, human = (
-        [_rows(methods, side.replace(seed=setup.seed + more)) for more in range(seeds)]
+        [side.replace(seed=setup.seed + more) for more in range(seeds)]
         for side in (setup, among_people)
     )
-    return study.ranks(simulated, human)
+    return simulated, human
+
+
+def planned_ranking(methods: Sequence[str], setup: Setup, seeds: int) -> dict[str, Any]:
+    """The document of `alpacafarm plan` for a ranking, but for the answers of its two writers."""
+    from flows.planning import planned
+
+    simulated, human = sides(setup, seeds)
+    document = planned(methods_named(methods, setup), [*simulated, *human])
+    return document | {"unpriced": [*document["unpriced"], "annotate of two writers"]}
 
 
 def _rows(methods: Sequence[str], setup: Setup) -> dict[str, Evaluation]:
@@ -154,6 +170,7 @@ def overoptimisation(
     steps: list[int] = list(STEPS),  # noqa: B006
     betas: list[float] = list(BETAS),  # noqa: B006
     budget: Dollars = None,
+    ask_above: AskAbove = None,
 ) -> Curves:
     """Optimise further and further against a reward model, and see what people would say.
 
@@ -162,8 +179,9 @@ def overoptimisation(
         steps: How many steps of PPO, a run each.
         betas: Strengths of the reference in DPO, a run each.
         budget: Judges may cost so many US dollars; the run stops before it would spend more.
+        ask_above: Like budget here, as the price of this study is not known ahead.
     """
-    cap(budget)
+    admit(budget, ask_above, lambda: UNKNOWN)
     made = overoptimised(setup, steps, betas)
     _publish("overoptimisation", made)
     return made
@@ -176,6 +194,7 @@ def ranking(
     setup: Setup = Setup(),  # noqa: B008
     seeds: Annotated[int, Field(ge=1)] = 1,
     budget: Dollars = None,
+    ask_above: AskAbove = None,
 ) -> Ranks:
     """Train and judge every method in simulation and among people, and compare the rankings.
 
@@ -184,8 +203,9 @@ def ranking(
         setup: What they begin from; the built-in world is the only source with people.
         seeds: Farms whose mean counts, from the setup's seed on.
         budget: Judges may cost so many US dollars; the run stops before it would spend more.
+        ask_above: Above so many US dollars the run waits for a person who approves its price.
     """
-    cap(budget)
+    admit(budget, ask_above, lambda: planned_ranking(methods, setup, seeds))
     made = compared(methods, setup, seeds)
     _publish("ranking", made)
     return made

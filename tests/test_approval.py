@@ -6,10 +6,24 @@ import pytest
 
 from alpacafarm_core.errors import BadInput, BudgetReached, CrashedTooOften, Refused
 from alpacafarm_core.ledger import Purchase
+from alpacafarm_core.setup import Setup
 from flows import endings
 from flows.allowance import Allowance
-from flows.approval import VARIABLE, Answer, admit, approved, decided, digest, shown, threshold
+from flows.approval import (
+    UNKNOWN,
+    VARIABLE,
+    Answer,
+    admit,
+    approved,
+    decided,
+    digest,
+    shown,
+    threshold,
+)
 from flows.endings import named_endings, refuse_endless_crashes
+from flows.leaderboard import methods_named
+from flows.planning import planned
+from flows.study import planned_ranking
 from tasks.stage import ledger, purse
 from tests.test_ledger import call
 
@@ -99,6 +113,19 @@ def test_what_was_spent_before_a_crash_counts_towards_the_limit(store):
     assert decided(None, 9.5, lambda: rest, before, nobody) == before
     person = Person(Answer("approve", 4.5))
     assert decided(None, 9.0, lambda: rest, before, person) is not None and person.forms
+
+
+def test_a_price_that_nobody_knows_ahead_is_held_to_the_limit(store):
+    found = decided(None, 4.0, lambda: UNKNOWN, None, nobody)
+    assert found is not None and found.cap == 4.0
+
+
+def test_a_ranking_is_priced_in_simulation_and_among_people(store):
+    smoke = Setup(scale="smoke")
+    one = planned(methods_named(["sft"], smoke), [smoke])
+    both = planned_ranking(["sft"], smoke, 2)
+    assert both["usd_high"] > 2 * one["usd_high"] > 0 and len(both["stages"]) > len(one["stages"])
+    assert both["unpriced"] == ["annotate of two writers"]
 
 
 def test_the_form_shows_stages_and_prices():
