@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from tests.workplace import Api, awaited, free_port, postgres, started, surroundings
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("alpacafarm_core", "flows", "tasks", "pyproject.toml", "prefect.yaml")
+COPIED = ("alpacafarm_core", "flows", "tasks", "data/world", "pyproject.toml", "prefect.yaml")
 BUCKET, KEYS = "farm-two", {"AWS_ACCESS_KEY_ID": "farm", "AWS_SECRET_ACCESS_KEY": "farm-secret"}
 SILENCE, LONG = "60", 3600.0
 
