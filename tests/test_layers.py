@@ -50,7 +50,7 @@ PURE = [
 ]
 PIPELINE = {"prefect", "tasks", "flows"}
 HEAVY = {"deepspeed", "torch", "transformers", "vllm"}
-WITH_PREFECT = {"tasks/previews.py", "tasks/progress.py", "tasks/stage.py"}
+WITH_PREFECT = {"tasks/previews.py", "tasks/progress.py", "tasks/slots.py", "tasks/stage.py"}
 
 
 def sources(folder: str) -> list[Path]:
