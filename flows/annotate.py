@@ -24,7 +24,7 @@ from flows.labelling import (
     showings,
 )
 from flows.leaderboard import Dollars
-from tasks.labels import annotate_file
+from tasks.filed import annotate_file
 from tasks.stage import in_flow_run, store
 
 

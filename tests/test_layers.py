@@ -1,12 +1,14 @@
 """Who may import whom, read from the import statements."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -95,6 +97,14 @@ def test_the_core_knows_no_pipeline(path):
 def test_tasks_know_no_flow_and_prefect_only_at_the_hinge(path):
     allowed = {"prefect"} if named(path) in WITH_PREFECT else set()
     assert not packages(path) & {"prefect", "flows"} - allowed
+
+
+def test_no_module_of_tasks_takes_the_place_of_a_stage():
+    import tasks
+
+    for path in sources("tasks"):
+        importlib.import_module(f"tasks.{path.stem}" if path.stem != "__init__" else "tasks")
+    assert not [verb for verb in tasks.__all__ if isinstance(getattr(tasks, verb), ModuleType)]
 
 
 @pytest.mark.parametrize("path", sources(f"{CORE}/methods"), ids=named)
