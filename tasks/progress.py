@@ -52,7 +52,7 @@ class Page:
 
         line, last = self._watch.line(entries), entries[-1]
         if "steps" in last:
-            done = 100 * (last["step"] + 1) / last["steps"]
+            done = round(100 * (last["step"] + 1) / last["steps"], 1)
             update_progress_artifact(self._artifact, done, description=line)
 
     def close(self) -> None:
