@@ -29,6 +29,7 @@ from alpacafarm_core.checkup import Book, Bucket, Folder
 from alpacafarm_core.doctor import Computer, Endpoint, Gpu
 from alpacafarm_core.errors import FarmError
 from alpacafarm_core.machine import Machine
+from alpacafarm_core.shared_ledger import named
 
 if TYPE_CHECKING:
     from alpacafarm_core.panel import Annotator, Panel
@@ -126,8 +127,10 @@ def bucket(url: str) -> Bucket:
 
 def shared_ledger(url: str) -> Book:
     """A ledger in Postgres: reached, and whether a lock of one connection keeps another out."""
-    parts = urlsplit(url)
-    place = f"{parts.hostname or 'localhost'}{parts.path}"
+    try:
+        place = named(url).partition("://")[2]
+    except FarmError as error:
+        return Book(kind="postgres", place="somewhere", error=str(error))
     try:
         import psycopg
     except ImportError:

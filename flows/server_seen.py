@@ -6,13 +6,15 @@ No client of Prefect's is loaded: a doctor that waits for one, or fails with one
 import base64
 import json
 import os
+import re
 import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from alpacafarm_core.checkup import Pool, Server
 
@@ -23,16 +25,15 @@ Call = Callable[..., Any]
 
 def server(api: str) -> Server:
     """The server at an API's URL, with the password of PREFECT_API_AUTH_STRING if there is one."""
-    parts = urlsplit(api)
-    local = parts.hostname in LOOPBACK
-    shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    nothing = Server(url=shown, ours=_ours(), local=local)
-    call = _caller(api.rstrip("/"), os.environ.get("PREFECT_API_AUTH_STRING", ""))
+    shown = re.sub("^(https?://)?.*@", r"\1", api)  # what stands before an @ may be a password
+    nothing = Server(url=shown, ours=_ours())
+    call = _caller(shown.rstrip("/"), os.environ.get("PREFECT_API_AUTH_STRING", ""))
     try:
-        return nothing.replace(**_told(call), secured=_wants_password(api))
+        nothing = nothing.replace(local=urlsplit(shown).hostname in LOOPBACK)
+        return nothing.replace(**_told(call), secured=_wants_password(shown))
     except urllib.error.HTTPError as error:
         return nothing.replace(error=f"HTTP {error.code}")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, HTTPException) as error:
         reason = getattr(error, "reason", None)
         return nothing.replace(error=f"no answer ({_kind(reason or error)})")
 

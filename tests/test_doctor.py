@@ -223,7 +223,7 @@ def test_a_bucket_that_is_not_there_is_a_finding_of_one_line(monkeypatch, tmp_pa
     printed = capsys.readouterr()
     assert "store, ledger" in printed.err and "EndpointConnectionError" in printed.out
     assert "planted" not in printed.out + printed.err
-    assert "postgres 127.0.0.1/farm: OperationalError" in printed.out
+    assert "postgres 127.0.0.1:9/farm: OperationalError" in printed.out
 
 
 class served:
@@ -259,3 +259,23 @@ class served:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
+
+
+@pytest.mark.parametrize(
+    "held", ["me:a/planted@127.0.0.1:9", "me:a#planted@127.0.0.1:9", "m:planted@h"]
+)
+@pytest.mark.parametrize("scheme", ["http://", "postgresql://", ""])
+def test_a_password_in_an_address_that_is_none_is_not_shown(
+    scheme, held, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("ALPACAFARM_STORE", str(tmp_path))
+    monkeypatch.setenv("ALPACAFARM_LEDGER", f"{scheme}{held}/farm")
+    monkeypatch.setenv("PREFECT_API_URL", f"{scheme}{held}/api")
+    assert typed("doctor") == 2
+    printed = capsys.readouterr()
+    assert "2 of " in printed.err and "planted" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("address", ["http://[::1/api", "http://127.0.0.1:port/api", "nothing"])
+def test_an_address_of_no_server_is_a_finding_of_one_line(address):
+    assert server_seen.server(address).error.startswith("no answer (")
