@@ -1,6 +1,6 @@
 """A leaderboard over two workers that share nothing but S3, Postgres and a Prefect server.
 
-    python -m benchmarks.two_workers [--methods sft,dpo,best_of_n] [--scale smoke]
+    python -m benchmarks.two_workers [--methods sft,dpo,best_of_n,ppo] [--scale smoke]
 
 Each worker has a home, a cache and a working copy of its own. First both live: every stage is made
 once, and keys, board and purchases are those of one machine. Then one is killed (`kill -9`, with
@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("alpacafarm_core", "flows", "tasks", "data/world", "pyproject.toml", "prefect.yaml")
 BUCKET, KEYS = "farm-two", {"AWS_ACCESS_KEY_ID": "farm", "AWS_SECRET_ACCESS_KEY": "farm-secret"}
 SILENCE, LONG = "60", 3600.0
+DONE = ("COMPLETED", "FAILED", "CANCELLED")
+"""States that a run stays in; one that crashed is begun again."""
 
 
 class Shared(NamedTuple):
@@ -55,7 +57,7 @@ class Outcome(NamedTuple):
 def main() -> None:
     """Run the three, print a table, say what does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--methods", default="sft,dpo,best_of_n")
+    parser.add_argument("--methods", default="sft,dpo,best_of_n,ppo")
     parser.add_argument("--scale", default="smoke")
     chosen = parser.parse_args()
     methods = chosen.methods.split(",")
@@ -160,7 +162,8 @@ def raced(shared: Shared, folder: Path, methods: Sequence[str], scale: str, kill
         run = shared.api.start("spread", "default", methods=list(methods), setup={"scale": scale})
         if kills:
             killed(places, shared.api, run)
-        ended = shared.api.ended(run, LONG)
+        awaited(lambda: shared.api.state(run) in DONE, LONG, "the end of the leaderboard")
+        ended = shared.api.run(run)
         seconds = time.monotonic() - begun
         if ended["state_type"] != "COMPLETED":
             logs = "\n".join((place / "worker.log").read_text()[-3000:] for place in places)
