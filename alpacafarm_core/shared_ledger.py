@@ -248,17 +248,21 @@ class SharedRecords:
         else:
             return
         if "password authentication failed" in told or "no password supplied" in told:
-            raise StoreNotWritable(f"{self.name} refuses this user or password; mend {VARIABLE}")
-        if state == "42501":
-            raise StoreNotWritable(
+            refusal: FarmError = StoreNotWritable(
+                f"{self.name} refuses this user or password; mend {VARIABLE}"
+            )
+        elif state == "42501":
+            refusal = StoreNotWritable(
                 f"{self.name}: this user may not make tables there; GRANT CREATE ON DATABASE to it"
             )
-        if "database" in told and "does not exist" in told:
-            raise Missing(f"{self.name}: no such database; make it with createdb")
-        raise Unreachable(
-            f"{self.name} does not answer ({' '.join([kind, state]).strip()}); see that it runs "
-            f"and {VARIABLE} names it, then run again"
-        )
+        elif "database" in told and "does not exist" in told:
+            refusal = Missing(f"{self.name}: no such database; make it with createdb")
+        else:
+            refusal = Unreachable(
+                f"{self.name} does not answer ({' '.join([kind, state]).strip()}); see that it "
+                f"runs and {VARIABLE} names it, then run again"
+            )
+        raise refusal from None  # a traceback shows what came before
 
 
 def _taken(session: "Connection[Any]", holder: int, keys: list[str]) -> bool:

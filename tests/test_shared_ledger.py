@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -84,6 +85,13 @@ def test_a_database_that_does_not_answer_is_named_without_its_password():
     with pytest.raises(Unreachable, match=r"127.0.0.1:\d+/farm does not answer") as refusal:
         SharedRecords(url)
     assert "planted" not in str(refusal.value) and refusal.value.__cause__ is None
+
+
+def test_a_traceback_shows_nothing_of_the_address():
+    url = "postgresql://me:a@127.0.0.1:9/farm?port=planted"
+    with pytest.raises(Unreachable) as refused:
+        SharedRecords(url)
+    assert "planted" not in "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.slow
