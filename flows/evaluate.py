@@ -8,8 +8,9 @@ from alpacafarm_core.panel import load
 from alpacafarm_core.settings import Sampling, Truth
 from alpacafarm_core.setup import Setup, World
 from alpacafarm_core.weights import Policy
+from flows.approval import admit
 from flows.endings import named_endings
-from flows.prepare import FARM, admitted
+from flows.prepare import FARM, admitted, plan_of
 from tasks.overlap import refuse_overlap
 
 
@@ -44,4 +45,6 @@ def evaluate(policy: Policy, model: str, setup: Setup = Setup()) -> Leaderboard:
         model: Its name on the board.
         setup: Whose prompts and reference, and who judges.
     """
-    return FARM.tally({model: evaluated(policy, admitted(setup))})
+    pinned = admitted(setup)
+    admit(None, None, lambda: plan_of(pinned, lambda farm: evaluated(policy, pinned, farm)))
+    return FARM.tally({model: evaluated(policy, pinned)})

@@ -7,8 +7,9 @@ from alpacafarm_core.methods import AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.weights import Policy
+from flows.approval import admit
 from flows.endings import named_endings
-from flows.prepare import FARM, admitted, started
+from flows.prepare import FARM, admitted, plan_of, started
 
 
 def optimised(method: AnyMethod, setup: Setup, farm: Farm = FARM) -> Policy:
@@ -25,4 +26,6 @@ def optimise(method: AnyMethod = SFT.at("small"), setup: Setup = Setup()) -> Pol
         method: The method and its settings.
         setup: What it begins from, and who labels.
     """
-    return optimised(method, admitted(setup))
+    pinned = admitted(setup)
+    admit(None, None, lambda: plan_of(pinned, lambda farm: optimised(method, pinned, farm)))
+    return optimised(method, pinned)

@@ -1,5 +1,8 @@
 """Setup -> Start: instructions, demonstrations, the SFT policy and labelled pairs."""
 
+from collections.abc import Callable
+from typing import Any
+
 from prefect import flow
 
 import tasks
@@ -13,6 +16,7 @@ from alpacafarm_core.settings import Sampling
 from alpacafarm_core.setup import Setup
 from alpacafarm_core.sources import check, pinned, pretrained
 from alpacafarm_core.weights import Policy
+from flows.approval import admit
 from flows.endings import named_endings
 
 FARM: Farm = tasks
@@ -77,4 +81,13 @@ def prepare(setup: Setup = Setup()) -> Start:  # noqa: B008 (a Value is immutabl
     Args:
         setup: Where instructions come from, the model to start with, and who labels.
     """
-    return started(admitted(setup))
+    pinned = admitted(setup)
+    admit(None, None, lambda: plan_of(pinned, lambda farm: started(pinned, farm)))
+    return started(pinned)
+
+
+def plan_of(setup: Setup, ask: Callable[[Farm], object]) -> dict[str, Any]:
+    """The document of `alpacafarm plan` for what is asked of a farm."""
+    from flows.planning import planned_by
+
+    return planned_by([(setup, ask)])

@@ -11,7 +11,7 @@ from pydantic import Field
 from alpacafarm_core.artifacts import Leaderboard
 from alpacafarm_core.errors import BadInput, Missing
 from alpacafarm_core.setup import Setup
-from flows.approval import AskAbove, admit
+from flows.approval import AskAbove, admit, threshold
 from flows.endings import named_endings
 from flows.leaderboard import DEMO, Dollars, methods_named, ranked
 from flows.planning import planned
@@ -51,7 +51,7 @@ def seeds(
         ask_above: Ask before judges may cost more, US dollars.
     """
     setups = [setup.replace(seed=setup.seed + more) for more in range(seeds)]
-    refuse_loose(workers, budget)
+    refuse_loose(workers, budget, threshold(ask_above))
     chosen = methods_named(methods, setup)
     admit(budget, ask_above, lambda: planned(chosen, setups))
     boards = mapped(methods, setups, workers)
@@ -62,12 +62,12 @@ def seeds(
     return boards
 
 
-def refuse_loose(workers: Workers, budget: float | None) -> None:
+def refuse_loose(workers: Workers, *caps: float | None) -> None:
     """Refuse a cap that no single process could hold."""
-    if workers == "ray" and budget is not None:
+    if workers == "ray" and any(cap is not None for cap in caps):
         raise BadInput(
-            f"budget={budget:g} is held by one process and Ray has many; use workers='here' with "
-            "it, or leave it out"
+            "a cap is held by one process and Ray has many; use workers='here', or leave out "
+            "budget, ask_above and ALPACAFARM_ASK_ABOVE"
         )
 
 

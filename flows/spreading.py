@@ -20,13 +20,13 @@ from alpacafarm_core.method import Method
 from alpacafarm_core.methods import AnyMethod
 from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import File, Setup
-from flows.approval import AskAbove, admit, threshold
+from flows.approval import UNKNOWN, AskAbove, admit, threshold
 from flows.endings import named_endings
 from flows.evaluate import answered
 from flows.leaderboard import DEMO, Dollars, methods_named, plan_of, ranked
 from flows.optimise import optimised
 from flows.prepare import FARM, admitted, started
-from tasks.stage import cap, in_flow_run
+from tasks.stage import in_flow_run
 
 ENTER = "enter/default"
 Begin = Callable[[Method, Setup, float | None], None]
@@ -51,7 +51,7 @@ def enter(
         setup: What the experiment begins from.
         budget: What judges may cost here, US dollars; what is left over is left to the leaderboard.
     """
-    cap(budget)
+    admit(budget, None, lambda: UNKNOWN)
     try:
         return entered(method, admitted(setup))
     except BudgetReached as reached:

@@ -6,7 +6,9 @@ import pytest
 
 from alpacafarm_core.errors import BadInput, BudgetReached, CrashedTooOften, Refused
 from alpacafarm_core.ledger import Purchase
+from alpacafarm_core.methods.sft import SFT
 from alpacafarm_core.setup import Setup
+from alpacafarm_core.weights import Policy
 from flows import endings
 from flows.allowance import Allowance
 from flows.approval import (
@@ -21,11 +23,17 @@ from flows.approval import (
     threshold,
 )
 from flows.endings import named_endings, refuse_endless_crashes
+from flows.evaluate import evaluate
 from flows.leaderboard import methods_named
+from flows.optimise import optimise
 from flows.planning import planned
+from flows.prepare import prepare
+from flows.spreading import enter
 from flows.study import planned_ranking
 from tasks.stage import ledger, purse
 from tests.test_ledger import call
+
+SMOKE = Setup(scale="smoke")
 
 
 def line(artifact, usd_high, state="to do", rows=10):
@@ -151,6 +159,32 @@ def test_the_limit_of_the_environment_is_for_runs_of_deployments(monkeypatch):
     monkeypatch.setenv(VARIABLE, "five")
     with pytest.raises(BadInput, match="ALPACAFARM_ASK_ABOVE='five' is no sum"):
         threshold(None)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda: prepare.fn(SMOKE),
+        lambda: optimise.fn(SFT.at("smoke"), SMOKE.replace(scale="small")),
+        lambda: evaluate.fn(Policy(key="0" * 16), "mine", SMOKE),
+    ],
+    ids=["prepare", "optimise", "evaluate"],
+)
+def test_runs_that_judge_without_a_field_for_it_ask_above_the_environments_limit(
+    begin, store, monkeypatch
+):
+    monkeypatch.setenv(VARIABLE, "0")
+    monkeypatch.setattr("flows.approval.this_run", lambda: "a run")
+    monkeypatch.setattr("flows.approval.by_form", Person(Answer("refuse", 0.0)))
+    with pytest.raises(Refused):
+        begin()
+
+
+def test_a_part_of_a_leaderboard_keeps_to_the_environments_limit(store, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "2")
+    monkeypatch.setattr("flows.approval.this_run", lambda: "a run")
+    monkeypatch.setattr("flows.spreading.entered", lambda *_: purse().limit)
+    assert [enter.fn(budget=given) for given in (None, 0.0, 9.0)] == [2.0, 0.0, 2.0]
 
 
 def test_ends_by_money_and_by_a_person_have_names_of_their_own(store, prefect):

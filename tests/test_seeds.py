@@ -14,9 +14,10 @@ SMOKE = Setup(scale="smoke")
 
 def test_a_cap_that_no_single_process_could_hold_is_refused():
     refuse_loose("here", 1.0)
-    refuse_loose("ray", None)
-    with pytest.raises(BadInput, match="budget=1 is held by one process"):
-        refuse_loose("ray", 1.0)
+    refuse_loose("ray", None, None)
+    for caps in ((1.0, None), (None, 0.0)):
+        with pytest.raises(BadInput, match="a cap is held by one process"):
+            refuse_loose("ray", *caps)
 
 
 @pytest.mark.slow
