@@ -4,14 +4,16 @@ Only files that are whole are taken: one that changed a moment ago may still be 
 and temporary names, and endings that hold no rows, are left alone.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, Protocol
 
-from alpacafarm_core.errors import Missing
+from alpacafarm_core.errors import BadInput, Missing
 from alpacafarm_core.objects import Objects, S3Objects, parted
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
@@ -77,14 +79,18 @@ class Folder(NamedTuple):
                 seen = file.stat()
             except FileNotFoundError:  # gone since it was listed
                 continue
-            mark = f"{seen.st_size} {seen.st_mtime_ns}"
+            if not S_ISREG(seen.st_mode):
+                continue
+            mark = f"{seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
             changed = max(seen.st_mtime, seen.st_ctime)
             found.append((seen.st_mtime_ns, file.name, Stamp(mark, now - changed >= SETTLED)))
         return {name: stamp for _, name, stamp in sorted(found)}
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """The file itself."""
+        """The file itself; raises BadInput where it may not be read."""
+        if not os.access(self.path / name, os.R_OK):
+            raise BadInput(f"{self.address(name)} may not be read here; `chmod a+r` it")
         yield self.path / name
 
     def address(self, name: str) -> str:

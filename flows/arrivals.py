@@ -110,12 +110,14 @@ def taken_in(data: Incoming) -> tuple[Unusable, ...]:
         return (Unusable(file=data.folder, why=str(error)),)
     found = []
     for name in names:
+        where = place.address(name)
         try:
             with place.fetched(name) as file:
+                where = str(file)
                 landing.take_in(store(), file, KIND, data.name)
         except BadInput as error:
             # By its name alone: where a copy of it lay is nobody's affair.
-            found.append(Unusable(file=name, why=str(error).replace(str(file), name)))
+            found.append(Unusable(file=name, why=str(error).replace(where, name)))
     return tuple(found)
 
 

@@ -79,7 +79,12 @@ def watched(
     from alpacafarm_core import watched as places
 
     if not folder.startswith(places.S3):
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(
+                f"cannot make {folder} ({error.strerror}); name a folder where files come in"
+            ) from error
     eye, stop = Eye(folder, kind or _kind_of(folder), dataset), threading.Event()
     eye.place.stamps()
 

@@ -161,6 +161,31 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_land(store, tmp_path
     assert len(landing.landed(store, "preferences", "mine")) == 1
 
 
+def test_a_file_that_may_not_be_read_is_named_and_stops_no_other(
+    store, tmp_path, settled, monkeypatch
+):
+    for number in range(3):
+        laid(tmp_path, f"{number}.jsonl", [pair(f"of {number}")])
+    (tmp_path / "folder.jsonl").mkdir()
+    monkeypatch.setattr(watched.os, "access", lambda path, _: path.name != "0.jsonl")
+    unusable = taken_in(Incoming(folder=str(tmp_path)))
+    assert [each.why for each in unusable] == ["0.jsonl may not be read here; `chmod a+r` it"]
+    eye = Eye(str(tmp_path), "preferences", "others", tell=lambda _: True)
+    assert eye.look() == ["1.jsonl", "2.jsonl"]
+    monkeypatch.setattr(watched.os, "access", lambda *_: True)
+    os.chmod(tmp_path / "0.jsonl", 0o644)
+    assert eye.look() == ["0.jsonl"]
+
+
+def test_a_place_that_cannot_be_made_is_named(tmp_path):
+    laid(tmp_path, "file", [])
+    with (
+        pytest.raises(BadInput, match="name a folder where files come in"),
+        all_watched([str(tmp_path / "file" / "below")]),
+    ):
+        pass
+
+
 def test_names_of_datasets_are_plain(capsys):
     with pytest.raises(BadInput, match="small letters"):
         refuse_name("My Pairs")
