@@ -15,6 +15,7 @@ from alpacafarm_core.errors import BadInput
 
 START_LIMIT = 120.0
 SECRET, CLIENTS_SECRET = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
+ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 KEEP, A_DAY = "ALPACAFARM_KEEP_RUNS", 86_400
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -83,6 +84,17 @@ def addresses(host: str, port: int) -> tuple[str, str]:
     return tuple(f"http://{f'[{name}]' if ':' in name else name}:{port}" for name in (here, there))  # type: ignore[return-value]
 
 
+def origins(there: str, port: int) -> dict[str, str]:
+    """Without a password, whose pages may read what the server answers: the UI's own.
+
+    Prefect lets those of every site that its user's browser happens to show.
+    """
+    if os.environ.get(SECRET) or os.environ.get(ORIGINS):
+        return {}
+    own = (f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+    return {ORIGINS: ",".join([*own, there])}
+
+
 @contextmanager
 def server(host: str, port: int) -> Iterator[str]:
     """A Prefect server while the block runs; yields the UI's address.
@@ -101,7 +113,7 @@ def server(host: str, port: int) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, *words],
         stdout=subprocess.DEVNULL,
-        env=os.environ | UNHEARD,
+        env=os.environ | UNHEARD | origins(there, port),
         start_new_session=True,
     )
     try:

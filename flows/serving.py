@@ -122,13 +122,17 @@ def _say(line: str) -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """A request to terminate ends the block as an interrupt does, so that nothing is left over."""
+    """A request to terminate, or a terminal that closes, ends the block as an interrupt does.
+
+    So nothing is left over.
+    """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,5 +1,8 @@
 """Serving: nothing open to others without a password, and the server told the same twice."""
 
+import os
+import signal
+
 import pytest
 import yaml
 
@@ -8,7 +11,7 @@ from flows import hosting
 from flows.automating import AGAIN, GPU, SILENT, TOLD, automations, count_of, declare
 from flows.hosting import addresses, refuse_exposure, settle
 from flows.logs import heed_level
-from flows.serving import Serving, serve
+from flows.serving import Serving, serve, terminable
 from tests.test_cli import complaint, typed
 
 
@@ -42,6 +45,32 @@ def test_without_a_server_and_without_an_address_of_one_there_is_a_mend(store, m
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(BadInput, match="add --with-server"):
         serve(Serving())
+
+
+@pytest.mark.parametrize("request_to_end", [signal.SIGTERM, signal.SIGHUP])
+def test_who_terminates_or_closes_the_terminal_interrupts(request_to_end):
+    with pytest.raises(KeyboardInterrupt), terminable():
+        os.kill(os.getpid(), request_to_end)
+        signal.pause()
+
+
+def test_without_a_password_only_its_own_pages_may_read_the_server(monkeypatch):
+    class Stopped(Exception):
+        """The server was to start."""
+
+    def start(*_, env, **__):
+        told.append(env.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS"))
+        raise Stopped
+
+    told = []
+    monkeypatch.setattr(hosting.subprocess, "Popen", start)
+    monkeypatch.setattr(hosting, "answers", lambda _: False)
+    for environment in ({}, {"PREFECT_SERVER_API_AUTH_STRING": "farm:secret"}):
+        monkeypatch.setattr(hosting.os, "environ", environment)
+        with pytest.raises(Stopped), hosting.server("127.8.8.8", 80):
+            pass
+    own = ("127.0.0.1", "localhost", "[::1]", "127.8.8.8")
+    assert told == [",".join(f"http://{name}:80" for name in own), None]
 
 
 def test_browsers_are_sent_to_a_name_that_they_can_reach(monkeypatch):
