@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from alpacafarm_core import places
 from alpacafarm_core.errors import BadInput
 from flows import hosting
-from flows.watching import all_watched
+from flows.watching import all_watched, silence
 
 if TYPE_CHECKING:
     from prefect.workers.process import ProcessWorker
@@ -76,12 +76,20 @@ def _served(what: Serving) -> Iterator[None]:
 
 
 def offer(what: Serving) -> None:
-    """Put deployments, automations and limits on the server."""
+    """Put deployments, automations and limits on the server; raises BadInput where it refuses."""
+    from httpx import HTTPError
+
     from flows.automating import declare
     from flows.registering import register
 
-    count = register(what.pool)
-    declared = declare(gpus=1)
+    try:
+        count = register(what.pool)
+        declared = declare(gpus=1)
+    except HTTPError as error:
+        raise BadInput(
+            f"the Prefect server did not take the deployments ({silence(error)}); "
+            "`alpacafarm doctor` says what to mend"
+        ) from None
     print(f"{count} deployments in pool {what.pool}; {', '.join(declared.automations)}", flush=True)
 
 

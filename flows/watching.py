@@ -180,6 +180,12 @@ def told(made: "Manifest", path: str) -> None:
         )
 
 
+def silence(error: Exception) -> str:
+    """Why a server did not do as asked; the error's own text would repeat its address."""
+    answer = getattr(error, "response", None)
+    return type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
+
+
 def emitted(landed: Landing) -> bool:
     """Whether the server took the event that a file landed; when it did not, a warning says why.
 
@@ -203,6 +209,6 @@ def emitted(landed: Landing) -> bool:
         with get_client(sync_client=True) as client:
             client.request("POST", "/events", json=[event.model_dump(mode="json")])
     except (HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
-        log.warning("the Prefect server was not told of %s (%s)", landed["path"], error)
+        log.warning("the Prefect server was not told of %s (%s)", landed["path"], silence(error))
         return False
     return True

@@ -9,6 +9,8 @@ import pytest
 from alpacafarm_core.errors import BadInput
 from alpacafarm_core.llm import Answer
 from flows.labelling import Labelling, panel_of
+from tests.test_cli import typed
+from tests.workplace import free_port
 
 PLANTED = "planted-4f1c9e"
 NAMED = {
@@ -77,6 +79,21 @@ def test_a_flow_keeps_no_secret_in_store_ledger_logs_or_prefects_database(
     assert holding(tmp_path, PLANTED) == []
     said = caplog.text + "".join(capsys.readouterr())
     assert "annotate" in said and PLANTED not in said
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_address(
+    pairs, store, monkeypatch, capsys, caplog
+):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    address = f"http://user:{PLANTED}@127.0.0.1:{free_port()}/api"
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    with temporary_settings({PREFECT_API_URL: address}):
+        assert typed("import", pairs, "--as", "preferences", "--dataset", "mine") == 0
+        assert typed("serve", "--no-work") == 2
+    said = caplog.text + "".join(capsys.readouterr())
+    assert "was not told" in said and "did not take the deployments" in said
+    assert PLANTED not in said
 
 
 def test_a_key_in_an_address_is_refused_and_not_repeated(pairs, tmp_path):
