@@ -89,7 +89,7 @@ def endpoints(panel: "Panel", ask: bool) -> list[Endpoint]:
 
 def folder(place: Path) -> Folder:
     """A store on disk; where there is none yet, whether one could be made."""
-    there = next(each for each in (place, *place.parents) if each.is_dir())
+    there = next(each for each in (place, *place.parents) if each.exists())
     free = shutil.disk_usage(there).free
     try:
         with tempfile.NamedTemporaryFile(dir=there) as tried:

@@ -123,6 +123,12 @@ def test_a_server_that_strangers_reach_without_a_password_is_warned_of():
     assert states(checkup.server(both, 0))["password"] == "ok"
 
 
+@pytest.mark.parametrize("below", ["", "store"])
+def test_a_file_in_the_place_of_a_store_is_told(below, tmp_path):
+    (tmp_path / "file").touch()
+    assert examining.folder(tmp_path / "file" / below).error == "Not a directory"
+
+
 def test_looking_makes_no_store_and_says_what_is_there(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ALPACAFARM_STORE", str(tmp_path / "none"))
     assert typed("doctor", "--panel", "world", "--json") == 0
