@@ -18,12 +18,19 @@ def begun(drafts: Path) -> Path:
 
 def dead(drafts: Path) -> list[Path]:
     """What processes of this machine that are gone have left."""
-    here = socket.gethostname()
-    return [
-        left
-        for left in sorted(drafts.glob(f"{here}-*"))
-        if not _alive(int(left.name.split("-")[-2]))
-    ]
+    found = sorted(each for each in drafts.iterdir() if _is_ours(each))
+    return [left for left in found if not _alive(int(left.name.split("-")[-2]))]
+
+
+def elsewhere(drafts: Path) -> list[Path]:
+    """What processes of other machines, or of containers, fill or have left."""
+    return sorted(each for each in drafts.iterdir() if not _is_ours(each))
+
+
+def _is_ours(draft: Path) -> bool:
+    """Whether this machine, and not one whose name begins like its own, began it."""
+    host, *numbers = draft.name.rsplit("-", 2)
+    return host == socket.gethostname() and len(numbers) == 2 and numbers[0].isdigit()
 
 
 def _alive(process: int) -> bool:

@@ -79,8 +79,13 @@ def _refuse_strangers(store: Store) -> None:
 
 
 def _drafts(store: Store, dry: bool) -> Iterator[Waste]:
-    for folder in drafts.dead(store.root / ".drafts"):
-        yield Waste("draft", folder.name, _size(folder), "its process is gone")
+    place = store.root / ".drafts"
+    gone = dict.fromkeys(drafts.dead(place), "its process is gone")
+    for folder in drafts.elsewhere(place):
+        if (since := time.time() - _touched(folder)) > UNFINISHED:
+            gone[folder] = f"another machine left it {_days(since)} ago"
+    for folder, why in gone.items():
+        yield Waste("draft", folder.name, _size(folder), why)
         if not dry:
             shutil.rmtree(folder, ignore_errors=True)
 

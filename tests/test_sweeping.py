@@ -127,6 +127,24 @@ def test_unfinished_work_goes_when_it_is_finished_or_nobody_went_on_for_a_week(s
     assert names(store, 30 * DAY) == [] and names(store) == [("unfinished", held.folder)]
 
 
+def test_drafts_of_other_machines_go_once_they_lay_still_for_a_week(store):
+    left, young = (store.root / ".drafts" / f"container-{number}-1" for number in (7, 8))
+    for folder in (left, young):
+        folder.mkdir()
+        os.utime(folder, (1e9, 1e9))
+    (young / "rows.parquet").touch()
+    assert names(store) == [("draft", left.name)]
+    assert young.is_dir() and not left.exists()
+
+
+def test_a_draft_of_a_machine_whose_name_begins_like_ours_is_not_ours(store):
+    host = store.scratch().name.rsplit("-", 2)[0]
+    other = store.root / ".drafts" / f"{host}-2-99999999-1"
+    other.mkdir()
+    store.scratch()
+    assert other.is_dir() and names(store) == []
+
+
 def test_drafts_of_dead_processes_go_and_those_of_the_living_stay(store):
     mine = store.scratch()
     gone = subprocess.Popen(["true"])
