@@ -48,16 +48,17 @@ def main() -> None:
 
 def boards(place: Workplace, runs: int) -> list[float]:
     """Seconds of the demo's leaderboard at scale smoke, once it has been made."""
-    seconds = []
-    for number in range(runs + 1):
+    seconds: list[float] = []
+    made = 0
+    for _ in range(runs + 1):
         run = place.ended(place.start("leaderboard", "smoke"), LONG)
         if run["state_type"] != "COMPLETED":
             raise SystemExit(f"{run['name']}: {run['state']['message']}")
-        states = [each["state_name"] for each in place.tasks(run["id"])]
-        if number:
-            assert set(states) == {"Cached"}, states
+        held = len(list(place.store.glob("*/*/manifest.json")))
+        if held == made:
             seconds.append(took(run))
-            print(f"{len(states)} task runs, all cached: {seconds[-1]:.2f} s", flush=True)
+            print(f"a board of {held} artifacts, all there: {seconds[-1]:.2f} s", flush=True)
+        made = held
     return seconds
 
 

@@ -67,7 +67,9 @@ class Api:
     def start(self, flow: str, name: str, **parameters: Any) -> str:
         """Start a run of a deployment; its id."""
         place = f"deployments/{self.deployment(flow, name)['id']}/create_flow_run"
-        return str(self(place, {"parameters": parameters})["id"])
+        said = {"parameters": parameters}
+        # SQLite under load answers 503 now and then, and has then made nothing.
+        return str(awaited(lambda: self(place, said), PATIENCE, "a run")["id"])
 
     def run(self, of: str) -> dict[str, Any]:
         """A flow run."""
