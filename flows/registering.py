@@ -65,7 +65,9 @@ def _as_prefects(one: Deployment, pool: str | None) -> "RunnerDeployment":
         "work_queue_name": one.queue if pool else None,
     }
     made = _offered(one.flow).model_copy(update=changes)
-    return made.model_copy(update={"version": _version(made)})
+    made = made.model_copy(update={"version": _version(made)})
+    made._version_from_flow = False  # else a checkout's commit takes its place
+    return made
 
 
 def _version(made: "RunnerDeployment") -> str:

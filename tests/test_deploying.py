@@ -8,7 +8,7 @@ import pytest
 import yaml
 from prefect import get_client
 from prefect.cli.deploy._models import ConcurrencyLimitSpec, DeploymentConfig, RawScheduleConfig
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, VersionInfo
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentTriggerTypes
 from prefect.exceptions import PrefectHTTPStatusError
@@ -207,6 +207,11 @@ def test_a_server_that_has_a_deployment_is_left_alone(prefect, monkeypatch):
     monkeypatch.setattr(registering, "DEPLOYMENTS", some)
     applied = []
     apply = RunnerDeployment.apply
+
+    async def of_a_checkout(_: object) -> VersionInfo:
+        return VersionInfo(type="vcs:git", version="a commit")
+
+    monkeypatch.setattr("prefect.deployments.runner.get_inferred_version_info", of_a_checkout)
     monkeypatch.setattr(
         RunnerDeployment, "apply", lambda self: applied.append(self.flow_name) or apply(self)
     )

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from alpacafarm_core.leases import Leases
 from alpacafarm_core.objects import S3Objects, probe
 from alpacafarm_core.places import store_at
 
-moto_server = pytest.importorskip("moto.server")
+pytestmark = pytest.mark.skipif(find_spec("flask") is None, reason="needs moto's server")
 boto3 = pytest.importorskip("boto3")
 
 SECRET = "planted-secret"
@@ -25,11 +26,22 @@ SECRET = "planted-secret"
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """The address of a server that forgets all in the end."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # In a process of its own: vLLM touches every name of every module, and Flask's may not be.
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        while not _listens(port):
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
