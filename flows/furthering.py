@@ -1,11 +1,8 @@
 """Which methods can go on from new pairs, told from the stages that they ask for."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, cast
 
-import tasks
-from alpacafarm_core import composing
 from alpacafarm_core.arrivals import Way
 from alpacafarm_core.artifacts import Artifact, Demonstrations, Instructions, Preferences
 from alpacafarm_core.errors import BadInput
@@ -13,23 +10,17 @@ from alpacafarm_core.farm import Farm, Start
 from alpacafarm_core.recipe import artifacts_in
 from alpacafarm_core.setup import Source
 from alpacafarm_core.weights import Plain, Policy
+from flows.planning import Noting
 from tasks.stage import Stage
 
 TRAINS = ("train_policy", "roll_out")
 
 
-class Tracer:
+class Tracer(Noting):
     """A farm that makes nothing and keeps what each artifact would be made by and from."""
 
     def __init__(self) -> None:
         self.made: dict[str, tuple[str, dict[str, Any]]] = {}
-
-    def __getattr__(self, verb: str) -> Callable[..., Any]:
-        found = getattr(tasks, verb)
-        if isinstance(found, Stage):
-            return partial(self._note, found)
-        composed: Callable[..., Any] = getattr(composing, verb)
-        return partial(composed, self)
 
     def _note(self, stage: Stage[Any, Any], *asked: Any, **named: Any) -> Artifact:
         artifact: Artifact = stage.receipt(*asked, **named)

@@ -87,12 +87,26 @@ def _lines(
     return sorted(planner.lines.values(), key=lambda line: (order.index(line.stage), line.artifact))
 
 
-class Planner:
-    """A farm whose stages return their receipts and note what making them would take.
+class Noting:
+    """A farm that makes nothing: what it notes of a stage is all that happens.
 
-    It has every verb that the cached farm has: a stage is noted, a composed verb asks for its
-    stages here.
+    It has every verb that the cached farm has; a composed verb asks for its stages here.
     """
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        found = getattr(tasks, verb)
+        if isinstance(found, Stage):
+            return partial(self._note, found)
+        composed: Callable[..., Any] = getattr(composing, verb)
+        return partial(composed, self)
+
+    def _note(self, stage: Stage[Any, Any], *asked: Any, **named: Any) -> Artifact:
+        """The receipt of a stage."""
+        raise NotImplementedError
+
+
+class Planner(Noting):
+    """A farm whose stages return their receipts and note what making them would take."""
 
     def __init__(self, setup: Setup, store: Store | None, ledger: Ledger) -> None:
         self.store, self.ledger = store, ledger
@@ -101,13 +115,6 @@ class Planner:
         self.tables: dict[str, pl.DataFrame] = {}
         self._pace = _pace(store)
         self._one_at_a_time = threading.RLock()
-
-    def __getattr__(self, verb: str) -> Callable[..., Any]:
-        found = getattr(tasks, verb)
-        if isinstance(found, Stage):
-            return partial(self._note, found)
-        composed: Callable[..., Any] = getattr(composing, verb)
-        return partial(composed, self)
 
     def _note(self, stage: Stage[Any, Any], *asked: Any, **named: Any) -> Artifact:
         """The receipt of a stage; the first time it is met, also its line."""
